@@ -1,0 +1,60 @@
+//! One error type for everything that is wrong with a file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What went wrong, as the caller's exit code sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The file isn't there, is broken, or doesn't fit the other inputs: exit code 3.
+    Input,
+    /// Reading or writing failed for a reason outside the file (disk full, permission): exit code 1.
+    Io,
+}
+
+/// A fault of one file: which file, what was found, what was expected, and the way out.
+#[derive(Debug, Clone)]
+pub struct Error {
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// One line: field, found, expected.
+    pub message: String,
+    /// One line: the way out.
+    pub hint: Option<String>,
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The file is missing, broken or incompatible.
+    pub fn input(path: &Path, message: impl Into<String>) -> Self {
+        Self { fault: Fault::Input, path: path.into(), message: message.into(), hint: None }
+    }
+
+    /// The system refused to read or write.
+    pub fn io(path: &Path, doing: &str, error: &std::io::Error) -> Self {
+        let fault = match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => Fault::Input,
+            _ => Fault::Io,
+        };
+        Self { fault, path: path.into(), message: format!("cannot {doing}: {error}"), hint: None }
+    }
+
+    /// Adds the way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,237 @@
+//! `plan.toml`: what `nnu-plan` decided; every later stage reads this file alone.
+//!
+//! Axes are z, y, x *after* [`Geometry::transpose`]; spacings in mm; shapes in voxels.
+
+use crate::{Kind, Label, recipe::Recipe};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The whole plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The data set that was planned for.
+    pub dataset: PlannedDataset,
+    /// How image axes map to the plan's axes.
+    pub geometry: Geometry,
+    /// One entry per input channel, in channel order.
+    pub channels: Vec<Channel>,
+    /// Classes in the order of their output channel; index 0 is the background.
+    pub labels: Vec<Label>,
+    /// By name: `2d`, `3d_fullres`, `3d_lowres`, `3d_cascade_fullres`.
+    pub configurations: BTreeMap<String, Configuration>,
+    /// The resolved recipe: every constant that later stages use.
+    pub recipe: Recipe,
+}
+
+/// The data set, as far as later stages care.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedDataset {
+    /// Name from `dataset.json`, or the folder's.
+    pub name: String,
+    /// Number of training cases.
+    pub training_cases: usize,
+    /// `.nii.gz`, `.nii`, …: what predictions are written as.
+    pub file_ending: String,
+}
+
+/// How image axes map to the plan's axes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// Plan axis `i` is image axis `transpose[i]` (image axes are z, y, x as stored).
+    pub transpose: [usize; 3],
+}
+
+/// How one channel's intensities are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalisation {
+    /// Clip to the data set's foreground percentiles 0.5 and 99.5, then subtract its mean, divide by its sd.
+    Ct,
+    /// Subtract the image's mean, divide by its standard deviation.
+    ZScore,
+    /// As `ZScore`, but statistics and transform only inside the nonzero mask; outside is 0.
+    ZScoreMasked,
+    /// (x − min) / (max − min).
+    RescaleTo01,
+    /// x / 255.
+    RgbTo01,
+    /// Cast to f32 only.
+    None,
+}
+
+/// One input channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Name from the data set, such as `CT` or `T1`.
+    pub name: String,
+    /// Scheme.
+    pub normalisation: Normalisation,
+    /// Foreground intensities of the training set; used by [`Normalisation::Ct`].
+    pub intensity: Intensity,
+}
+
+/// Foreground intensity statistics of one channel over the training set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Intensity {
+    /// Mean.
+    pub mean: f64,
+    /// Population standard deviation.
+    pub sd: f64,
+    /// Smallest value.
+    pub min: f64,
+    /// Median.
+    pub median: f64,
+    /// Largest value.
+    pub max: f64,
+    /// 0.5th percentile.
+    pub percentile_00_5: f64,
+    /// 99.5th percentile.
+    pub percentile_99_5: f64,
+}
+
+/// One configuration: what is resampled to what, which patches, which network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Target spacing.
+    pub spacing_mm: [f64; 3],
+    /// 2D: cases keep their own slice distance along axis 0, `spacing_mm[0]` is the median only.
+    pub keep_slice_distance: bool,
+    /// Median shape of the training cases at the target spacing (rounded).
+    pub median_shape: [usize; 3],
+    /// Patch; axis 0 is 1 for 2D.
+    pub patch_shape: [usize; 3],
+    /// Samples per batch.
+    pub batch_size: usize,
+    /// Dice sums run over the whole batch (true) or per sample (false).
+    pub batch_dice: bool,
+    /// The configuration whose prediction is added as one-hot input channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_stage: Option<String>,
+    /// The network.
+    pub network: Network,
+}
+
+/// A U-Net. Stages are counted from full resolution; 2D is 3D with depth 1.
+///
+/// Encoder stage `i` is `encoder_convs[i]` × (conv → instance norm → leaky ReLU), its first convolution strided by
+/// `strides[i]`. Decoder step for stage `i` (from the deepest but one up to 0): transposed convolution with kernel =
+/// stride = `strides[i + 1]`, concatenation (upsampled first, skip second), `decoder_convs[i]` × (conv → norm →
+/// leaky ReLU) with `kernels[i]`, and a 1×1×1 segmentation head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Image channels plus one-hot channels of a previous stage.
+    pub input_channels: usize,
+    /// Output channels: classes including background (softmax).
+    pub output_channels: usize,
+    /// Feature maps per stage.
+    pub features: Vec<usize>,
+    /// Convolution kernel per stage and axis: 1 or 3.
+    pub kernels: Vec<[usize; 3]>,
+    /// Stride into each stage per axis: 1 or 2; the first row is all 1.
+    pub strides: Vec<[usize; 3]>,
+    /// Convolutions per encoder stage.
+    pub encoder_convs: Vec<usize>,
+    /// Convolutions per decoder stage; one entry fewer than stages.
+    pub decoder_convs: Vec<usize>,
+    /// A weighted loss at every decoder resolution.
+    pub deep_supervision: bool,
+    /// Slope of the leaky ReLU below 0.
+    pub negative_slope: f32,
+    /// Added to the variance by the instance norm.
+    pub norm_epsilon: f32,
+}
+
+impl Network {
+    /// Poolings per axis: how often each axis is halved.
+    pub fn poolings(&self) -> [usize; 3] {
+        let count = |axis: usize| self.strides.iter().filter(|s| s[axis] == 2).count();
+        [count(0), count(1), count(2)]
+    }
+
+    /// Every patch edge must be a multiple of this.
+    pub fn divisor(&self) -> [usize; 3] {
+        self.poolings().map(|n| 1 << n)
+    }
+}
+
+impl Kind for Plan {
+    const KIND: &'static str = "plan";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        let t = self.geometry.transpose;
+        let mut sorted = t;
+        sorted.sort_unstable();
+        if sorted != [0, 1, 2] {
+            return Err(format!("geometry.transpose = {t:?}, expected a permutation of [0, 1, 2]"));
+        }
+        if self.channels.is_empty() {
+            return Err("channels is empty, expected at least one".into());
+        }
+        crate::label::check_labels(&self.labels)?;
+        for (name, c) in &self.configurations {
+            c.check().map_err(|e| format!("configurations.{name}.{e}"))?;
+        }
+        self.recipe.check()
+    }
+}
+
+impl Configuration {
+    fn check(&self) -> Result<(), String> {
+        let net = &self.network;
+        net.check().map_err(|e| format!("network.{e}"))?;
+        if self.spacing_mm.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            return Err(format!("spacing_mm = {:?}, expected three positive numbers", self.spacing_mm));
+        }
+        if self.batch_size == 0 {
+            return Err("batch_size = 0, expected at least 1".into());
+        }
+        let divisor = net.divisor();
+        for axis in 0..3 {
+            let edge = self.patch_shape[axis];
+            if edge == 0 || edge % divisor[axis] != 0 {
+                return Err(format!(
+                    "patch_shape[{axis}] = {edge}, expected a multiple of {} (the network pools this axis {} times)",
+                    divisor[axis],
+                    net.poolings()[axis]
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    /// One line: field, found, expected.
+    pub fn check(&self) -> Result<(), String> {
+        let stages = self.features.len();
+        if stages == 0 {
+            return Err("features is empty, expected one number per stage".into());
+        }
+        let lengths = [
+            ("kernels", self.kernels.len(), stages),
+            ("strides", self.strides.len(), stages),
+            ("encoder_convs", self.encoder_convs.len(), stages),
+            ("decoder_convs", self.decoder_convs.len(), stages - 1),
+        ];
+        for (field, found, expected) in lengths {
+            if found != expected {
+                return Err(format!("{field} has {found} entries, expected {expected} for {stages} stages"));
+            }
+        }
+        if let Some(k) = self.kernels.iter().flatten().find(|k| !matches!(k, 1 | 3)) {
+            return Err(format!("kernels contains {k}, expected 1 or 3"));
+        }
+        if let Some(s) = self.strides.iter().flatten().find(|s| !matches!(s, 1 | 2)) {
+            return Err(format!("strides contains {s}, expected 1 or 2"));
+        }
+        if self.strides[0] != [1, 1, 1] {
+            return Err(format!("strides[0] = {:?}, expected [1, 1, 1]", self.strides[0]));
+        }
+        let counts = self.features.iter().chain(&self.encoder_convs).chain(&self.decoder_convs);
+        if counts.chain([&self.input_channels, &self.output_channels]).any(|&n| n == 0) {
+            return Err("has a zero count, expected every channel and layer count ≥ 1".into());
+        }
+        Ok(())
+    }
+}

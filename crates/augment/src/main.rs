@@ -1,0 +1,3 @@
+//! Samples patches and augments them.
+
+fn main() {}

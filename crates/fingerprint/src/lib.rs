@@ -1,0 +1,1 @@
+//! Measures a data set: integrity, shapes, spacings, intensities.

@@ -1,0 +1,3 @@
+//! Measures a data set: integrity, shapes, spacings, intensities.
+
+fn main() {}

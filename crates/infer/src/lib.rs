@@ -1,0 +1,1 @@
+//! Predicts whole images with trained models.

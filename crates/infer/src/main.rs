@@ -1,0 +1,3 @@
+//! Predicts whole images with trained models.
+
+fn main() {}

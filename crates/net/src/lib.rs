@@ -1,0 +1,1 @@
+//! The U-Net: forward, backward, loss and optimiser on the CPU.

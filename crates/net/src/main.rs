@@ -1,0 +1,3 @@
+//! The U-Net: forward, backward, loss and optimiser on the CPU.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Derives configurations (patch, batch, topology, preprocessing) from a fingerprint and a recipe.

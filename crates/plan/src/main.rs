@@ -1,0 +1,3 @@
+//! Derives configurations (patch, batch, topology, preprocessing) from a fingerprint and a recipe.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Evaluates predictions, finds and applies postprocessing.

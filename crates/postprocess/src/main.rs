@@ -1,0 +1,3 @@
+//! Evaluates predictions, finds and applies postprocessing.
+
+fn main() {}

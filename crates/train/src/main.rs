@@ -1,0 +1,3 @@
+//! Trains one fold of one configuration.
+
+fn main() {}

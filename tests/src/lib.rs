@@ -1,0 +1,1 @@
+//! Tests of the stages together: see the files beside this folder.
