@@ -1,1 +1,40 @@
 //! The files that stages hand to each other: every format, read and written here only.
+//!
+//! A *record* is a TOML file that says what it is (`[artifact]`: kind, version, key, siblings with their hashes) and
+//! where it came from (`[provenance]`); arrays lie beside it as `.npy`. [`Commit`] writes both so that an output is
+//! there complete or not at all. `README.md` of this crate is the specification for people who replace a stage.
+//!
+//! | kind | written by | read by |
+//! |---|---|---|
+//! | [`fingerprint`] | nnu-fingerprint | nnu-plan |
+//! | [`plan`], [`splits`] | nnu-plan | every later stage |
+//! | [`case`] | nnu-preprocess | nnu-augment, nnu-train, nnu-infer |
+//! | [`batch`] | nnu-augment | nnu-train |
+//! | [`model`] | nnu-train | nnu-infer |
+//! | [`prediction`] | nnu-infer, nnu-postprocess | nnu-postprocess |
+//! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
+
+pub mod batch;
+pub mod case;
+mod commit;
+pub mod crop;
+pub mod dataset;
+mod error;
+pub mod fingerprint;
+mod label;
+pub mod model;
+pub mod nifti;
+pub mod npy;
+pub mod npz;
+pub mod plan;
+pub mod postprocessing;
+pub mod prediction;
+pub mod recipe;
+mod record;
+pub mod splits;
+pub mod summary;
+
+pub use commit::Commit;
+pub use error::{Error, Fault, Result};
+pub use label::Label;
+pub use record::{Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, up_to_date};

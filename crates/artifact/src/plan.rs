@@ -181,7 +181,10 @@ impl Configuration {
         let net = &self.network;
         net.check().map_err(|e| format!("network.{e}"))?;
         if self.spacing_mm.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(format!("spacing_mm = {:?}, expected three positive numbers", self.spacing_mm));
+            return Err(format!(
+                "spacing_mm = {:?}, expected three positive numbers",
+                self.spacing_mm
+            ));
         }
         if self.batch_size == 0 {
             return Err("batch_size = 0, expected at least 1".into());
@@ -189,7 +192,7 @@ impl Configuration {
         let divisor = net.divisor();
         for axis in 0..3 {
             let edge = self.patch_shape[axis];
-            if edge == 0 || edge % divisor[axis] != 0 {
+            if edge == 0 || !edge.is_multiple_of(divisor[axis]) {
                 return Err(format!(
                     "patch_shape[{axis}] = {edge}, expected a multiple of {} (the network pools this axis {} times)",
                     divisor[axis],
@@ -216,7 +219,9 @@ impl Network {
         ];
         for (field, found, expected) in lengths {
             if found != expected {
-                return Err(format!("{field} has {found} entries, expected {expected} for {stages} stages"));
+                return Err(format!(
+                    "{field} has {found} entries, expected {expected} for {stages} stages"
+                ));
             }
         }
         if let Some(k) = self.kernels.iter().flatten().find(|k| !matches!(k, 1 | 3)) {

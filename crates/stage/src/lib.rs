@@ -1,1 +1,18 @@
 //! How a stage behaves as a process: flags, exit codes, log, progress, signals, seeds.
+//!
+//! A stage's `main` is `stage::main(IO, |args: &Args, run| …)`; everything that the binaries have in common is here,
+//! once. This crate knows nothing of images, plans or networks.
+
+mod args;
+mod error;
+pub mod picture;
+mod progress;
+mod rng;
+mod run;
+mod signal;
+
+pub use args::{Common, Io, Seed};
+pub use error::{Error, Exit, Result};
+pub use progress::Progress;
+pub use rng::{rng, word};
+pub use run::{Command, Run, main};

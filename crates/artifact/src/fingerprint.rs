@@ -1,0 +1,90 @@
+//! `fingerprint.toml`: what `nnu-fingerprint` measured; axes z, y, x as stored in the images.
+
+use crate::plan::Intensity;
+use crate::{Kind, Label};
+use serde::{Deserialize, Serialize};
+
+/// The whole fingerprint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The data set.
+    pub dataset: MeasuredDataset,
+    /// One per channel, in channel order.
+    pub channels: Vec<MeasuredChannel>,
+    /// Classes, background first.
+    pub labels: Vec<Label>,
+    /// One per training case, sorted by id.
+    pub cases: Vec<MeasuredCase>,
+}
+
+/// The data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredDataset {
+    /// Name from `dataset.json`, or the folder's.
+    pub name: String,
+    /// `.nii.gz`, `.nii`, …
+    pub file_ending: String,
+}
+
+/// One channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredChannel {
+    /// Name from the data set, such as `CT` or `T1`.
+    pub name: String,
+    /// Foreground voxels (label > 0) measured.
+    pub voxels: u64,
+    /// Their statistics.
+    pub intensity: Intensity,
+}
+
+/// One case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredCase {
+    /// Case id.
+    pub id: String,
+    /// Shape as stored.
+    pub shape: [usize; 3],
+    /// Spacing.
+    pub spacing_mm: [f64; 3],
+    /// Shape of the nonzero box.
+    pub cropped_shape: [usize; 3],
+    /// Voxels in the nonzero box / voxels.
+    pub relative_size: f64,
+    /// Voxels per class, in the order of `labels`.
+    pub class_voxels: Vec<u64>,
+}
+
+impl Kind for Fingerprint {
+    const KIND: &'static str = "fingerprint";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        crate::label::check_labels(&self.labels)?;
+        if self.cases.is_empty() {
+            return Err("cases is empty, expected at least one".into());
+        }
+        if self.channels.is_empty() {
+            return Err("channels is empty, expected at least one".into());
+        }
+        for case in &self.cases {
+            if case.shape.contains(&0) || case.cropped_shape.contains(&0) {
+                return Err(format!("case {} has an axis of length 0", case.id));
+            }
+            if case.spacing_mm.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+                return Err(format!(
+                    "case {} has spacing_mm = {:?}, expected positive numbers",
+                    case.id, case.spacing_mm
+                ));
+            }
+            if case.class_voxels.len() != self.labels.len() {
+                return Err(format!(
+                    "case {} has {} entries in class_voxels, expected {}, one per label",
+                    case.id,
+                    case.class_voxels.len(),
+                    self.labels.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! `fold_K/model.toml` with `weights.npz`, `plan.toml`, `history.toml`, `progress.png`: one trained network.
+//!
+//! The folder is complete by itself: `nnu-infer --model` reads nothing else. While training, `checkpoint.toml` with
+//! `checkpoint_NNNNNN.npz` lie beside it; both are files of `nnu-train` alone.
+
+use crate::Kind;
+use serde::{Deserialize, Serialize};
+
+/// Name of the weights.
+pub const WEIGHTS: &str = "weights.npz";
+/// Name of the plan's copy.
+pub const PLAN: &str = "plan.toml";
+/// Name of the history.
+pub const HISTORY: &str = "history.toml";
+/// Name of the curves.
+pub const PROGRESS: &str = "progress.png";
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// What was trained.
+    pub model: ModelInfo,
+}
+
+/// What was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Configuration.
+    pub configuration: String,
+    /// Fold.
+    pub fold: usize,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// Why training ended: `epochs`, `plateau`.
+    pub ended_by: String,
+    /// Number format of the arithmetic: `f32`.
+    pub precision: String,
+    /// Cases it was validated on.
+    pub validation: Vec<String>,
+    /// Dice per foreground class over the fold's validation cases, predicted in full on the preprocessed grid (NaN:
+    /// class absent); empty when that was switched off.
+    pub validation_dice: Vec<f64>,
+}
+
+impl Kind for Model {
+    const KIND: &'static str = "model";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        if self.model.epochs == 0 {
+            return Err("model.epochs = 0, expected at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// `history.toml`: one row per epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Epoch 0 first.
+    pub epochs: Vec<Epoch>,
+}
+
+/// One epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// From 0.
+    pub epoch: usize,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Mean over the epoch's training batches.
+    pub train_loss: f64,
+    /// Mean over the epoch's validation batches.
+    pub validation_loss: f64,
+    /// Moving average of `train_loss`.
+    pub train_loss_average: f64,
+    /// Moving average of `validation_loss`.
+    pub validation_loss_average: f64,
+    /// Per foreground class: 2TP / (2TP + FP + FN) over all validation batches; NaN if there was none.
+    pub pseudo_dice: Vec<f64>,
+}
+
+impl Kind for History {
+    const KIND: &'static str = "history";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        match self.epochs.iter().enumerate().find(|(i, e)| e.epoch != *i) {
+            Some((i, e)) => Err(format!("epochs[{i}].epoch = {}, expected {i}", e.epoch)),
+            None => Ok(()),
+        }
+    }
+}

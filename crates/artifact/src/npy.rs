@@ -1,0 +1,201 @@
+//! `.npy` files: version 1, C order, little endian; f32, f16, i16, u8, i32, i64.
+//!
+//! Reading goes through ndarray-npy, after the header's claim is held against the file's size: a lying header is
+//! refused before anything is allocated. f16, which ndarray-npy doesn't know, is read and written here.
+
+use crate::{Error, Result};
+use memmap2::Mmap;
+use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
+use ndarray_npy::ViewNpyExt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Element types that artifacts may hold.
+pub trait Element: Copy + 'static {
+    /// numpy's descriptor, such as `<f4`.
+    const DESCRIPTOR: &'static str;
+    /// Name for messages, such as `f32`.
+    const NAME: &'static str;
+    /// Appends the value's little-endian bytes.
+    fn put(self, out: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($($type:ty, $descriptor:literal, $name:literal;)*) => {$(
+        impl Element for $type {
+            const DESCRIPTOR: &'static str = $descriptor;
+            const NAME: &'static str = $name;
+            fn put(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+element! {
+    f32, "<f4", "f32"; half::f16, "<f2", "f16"; i16, "<i2", "i16"; u8, "|u1", "u8";
+    i32, "<i4", "i32"; i64, "<i8", "i64"; f64, "<f8", "f64";
+}
+
+/// What a `.npy` header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NpyHeader {
+    /// numpy's descriptor.
+    pub descriptor: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Where the data begins.
+    pub data_offset: usize,
+}
+
+/// The bytes of a `.npy` file.
+pub fn encode<T: Element, D: Dimension>(array: &ArrayView<'_, T, D>) -> Vec<u8> {
+    let shape: Vec<String> = array.shape().iter().map(usize::to_string).collect();
+    let shape = if shape.len() == 1 {
+        format!("({},)", shape[0])
+    } else {
+        format!("({})", shape.join(", "))
+    };
+    let mut header =
+        format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", T::DESCRIPTOR)
+            .into_bytes();
+    // Magic (6), version (2), length (2), header, newline: a multiple of 64, so that maps are aligned.
+    let padded = (10 + header.len() + 1).next_multiple_of(64);
+    header.resize(padded - 11, b' ');
+    header.push(b'\n');
+    let length = u16::try_from(header.len()).expect("an array of at most a few dozen axes");
+    let mut out = Vec::with_capacity(padded + array.len() * size_of::<T>());
+    out.extend_from_slice(b"\x93NUMPY\x01\x00");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&header);
+    for &x in array {
+        x.put(&mut out);
+    }
+    out
+}
+
+/// Reads the header and checks it against the file's size.
+///
+/// # Errors
+/// If it isn't `.npy` version 1, C order, or if its shape doesn't fit the file.
+pub fn header(path: &Path, bytes: &[u8]) -> Result<NpyHeader> {
+    let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
+    if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
+        return Err(broken("does not begin with the magic bytes"));
+    }
+    if bytes[6] != 1 {
+        return Err(broken(&format!("version {}, expected 1", bytes[6])));
+    }
+    let data_offset = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let text = bytes.get(10..data_offset).and_then(|t| std::str::from_utf8(t).ok());
+    let text = text.ok_or_else(|| broken("the header is cut off"))?;
+    let descriptor =
+        between(text, "'descr': '", "'").ok_or_else(|| broken("no descr in the header"))?;
+    if between(text, "'fortran_order': ", ",") != Some("False") {
+        return Err(Error::input(path, "fortran_order = True, expected C order")
+            .hint("numpy.ascontiguousarray(array) before numpy.save"));
+    }
+    let shape = between(text, "'shape': (", ")").ok_or_else(|| broken("no shape in the header"))?;
+    let shape: Option<Vec<usize>> =
+        shape.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect();
+    let shape = shape.ok_or_else(|| broken("shape is not a tuple of integers"))?;
+    let item: usize =
+        descriptor.get(2..).and_then(|s| s.parse().ok()).ok_or_else(|| broken("unknown descr"))?;
+    let expected = shape.iter().try_fold(item, |n, &edge| n.checked_mul(edge));
+    let found = bytes.len() - data_offset;
+    if expected != Some(found) {
+        return Err(Error::input(
+            path,
+            format!("holds {found} bytes of data, but its header says {descriptor} {shape:?}"),
+        )
+        .hint("the file is cut off or was overwritten; make it again"));
+    }
+    Ok(NpyHeader { descriptor: descriptor.into(), shape, data_offset })
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    let start = text.find(from)? + from.len();
+    let length = text[start..].find(to)?;
+    Some(&text[start..start + length])
+}
+
+/// A `.npy` file mapped into memory: pages are read when they are touched.
+#[derive(Debug)]
+pub struct Mapped {
+    path: PathBuf,
+    map: Mmap,
+    header: NpyHeader,
+}
+
+impl Mapped {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// If it can't be opened or its header doesn't fit the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, "read", &e))?;
+        #[expect(unsafe_code, reason = "memory maps are unsafe by nature")]
+        // SAFETY: artifacts are replaced by rename, never changed in place, so the mapped bytes stay what they are
+        // as long as the map lives; this is the rule of `Commit`, and the specification asks it of foreign stages.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", &e))?;
+        let header = header(path, &map)?;
+        Ok(Self { path: path.into(), map, header })
+    }
+
+    /// Shape as in the file.
+    pub fn shape(&self) -> &[usize] {
+        &self.header.shape
+    }
+
+    /// The array, without a copy.
+    ///
+    /// # Errors
+    /// If the element type or the number of axes differs.
+    pub fn view<T: Element + ndarray_npy::ViewElement, D: Dimension>(
+        &self,
+    ) -> Result<ArrayView<'_, T, D>> {
+        check_type::<T>(&self.path, &self.header)?;
+        let view = ArrayViewD::<T>::view_npy(&self.map)
+            .map_err(|e| Error::input(&self.path, format!("not a readable .npy file: {e}")))?;
+        view.into_dimensionality::<D>().map_err(|_| wrong_axes::<D>(&self.path, &self.header))
+    }
+}
+
+fn check_type<T: Element>(path: &Path, header: &NpyHeader) -> Result<()> {
+    if header.descriptor == T::DESCRIPTOR {
+        return Ok(());
+    }
+    Err(Error::input(
+        path,
+        format!("holds {}, expected {} ({})", header.descriptor, T::DESCRIPTOR, T::NAME),
+    )
+    .hint(format!("array.astype(\"{}\") before numpy.save", T::DESCRIPTOR)))
+}
+
+fn wrong_axes<D: Dimension>(path: &Path, header: &NpyHeader) -> Error {
+    let expected = D::NDIM.unwrap_or_default();
+    Error::input(path, format!("has shape {:?}, expected {expected} axes", header.shape))
+}
+
+/// Reads an array into memory.
+///
+/// # Errors
+/// As [`Mapped::open`] and [`Mapped::view`].
+pub fn read<T: Element + ndarray_npy::ViewElement, D: Dimension>(
+    path: &Path,
+) -> Result<Array<T, D>> {
+    Ok(Mapped::open(path)?.view::<T, D>()?.to_owned())
+}
+
+/// Reads an f16 array as f32.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_f16<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
+    let mapped = Mapped::open(path)?;
+    check_type::<half::f16>(path, &mapped.header)?;
+    let data = mapped.map[mapped.header.data_offset..].chunks_exact(2);
+    let values: Vec<f32> = data.map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+    let array = ArrayD::from_shape_vec(IxDyn(&mapped.header.shape), values);
+    let array = array.map_err(|e| Error::input(path, format!("not a readable .npy file: {e}")))?;
+    array.into_dimensionality::<D>().map_err(|_| wrong_axes::<D>(path, &mapped.header))
+}

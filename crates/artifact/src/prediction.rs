@@ -1,0 +1,126 @@
+//! `CASE/prediction.toml` with `segmentation.nii.gz` and, when asked for, `probabilities.npy`: one predicted case.
+//!
+//! - `segmentation.nii.gz` (or `.nii`, as the data set's file ending): the data set's label values on the original
+//!   grid, with the source image's geometry.
+//! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes.
+
+use crate::{Error, Kind, Label, Record, Result, nifti};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Name of the probabilities.
+pub const PROBABILITIES: &str = "probabilities.npy";
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// What was predicted.
+    pub prediction: PredictionInfo,
+    /// Classes, background first.
+    pub labels: Vec<Label>,
+}
+
+/// What was predicted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PredictionInfo {
+    /// Case id.
+    pub case: String,
+    /// The sibling that holds the label map.
+    pub segmentation: String,
+    /// Shape on the original grid (z, y, x).
+    pub shape: [usize; 3],
+    /// Spacing (z, y, x).
+    pub spacing_mm: [f64; 3],
+    /// Voxels per class, in the order of `labels`.
+    pub class_voxels: Vec<u64>,
+}
+
+impl Kind for Prediction {
+    const KIND: &'static str = "prediction";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> std::result::Result<(), String> {
+        crate::label::check_labels(&self.labels)?;
+        let (found, expected) = (self.prediction.class_voxels.len(), self.labels.len());
+        if found != expected {
+            return Err(format!(
+                "prediction.class_voxels has {found} entries, expected {expected}, one per label"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A segmentation to score: a prediction record's, or a plain NIfTI file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Case id.
+    pub case: String,
+    /// The label map.
+    pub segmentation: PathBuf,
+    /// The record, if there is one.
+    pub record: Option<PathBuf>,
+}
+
+/// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or `CASE.nii.gz` / `CASE.nii` from elsewhere.
+///
+/// # Errors
+/// If the folder can't be read, a record is broken, or a case is there twice.
+pub fn find(folder: &Path) -> Result<Vec<Found>> {
+    let entries =
+        std::fs::read_dir(folder).map_err(|e| Error::io(folder, "read this folder", &e))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io(folder, "read this folder", &e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let record = path.join("prediction.toml");
+        if record.is_file() {
+            let info = Record::<Prediction>::load(&record)?.body.prediction;
+            found.push(Found {
+                case: info.case,
+                segmentation: path.join(info.segmentation),
+                record: Some(record),
+            });
+        } else if let Some(case) = name.strip_suffix(".nii.gz").or(name.strip_suffix(".nii")) {
+            found.push(Found { case: case.into(), segmentation: path, record: None });
+        }
+    }
+    found.sort_by(|a, b| a.case.cmp(&b.case));
+    if let Some(pair) = found.windows(2).find(|w| w[0].case == w[1].case) {
+        return Err(Error::input(folder, format!("holds case {} twice", pair[0].case)));
+    }
+    Ok(found)
+}
+
+/// Voxel value → class index for a label map read from `path`.
+///
+/// # Errors
+/// Names the first value that isn't a declared label.
+pub fn class_indices(
+    path: &Path,
+    volume: &nifti::Volume,
+    labels: &[Label],
+) -> Result<ndarray::Array3<i16>> {
+    let map = volume.channels.index_axis(ndarray::Axis(0), 0);
+    let mut unknown = None;
+    let classes = map.mapv(|value| {
+        let class = labels.iter().position(|l| f64::from(l.value) == f64::from(value));
+        if class.is_none() {
+            unknown.get_or_insert(value);
+        }
+        class.map_or(0, |c| i16::try_from(c).unwrap_or(i16::MAX))
+    });
+    match unknown {
+        None => Ok(classes),
+        Some(value) => Err(Error::input(
+            path,
+            format!(
+                "contains the value {value}, expected one of {:?}",
+                labels.iter().map(|l| l.value).collect::<Vec<_>>()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,83 @@
+//! `summary.toml` with `summary.csv`: predictions scored against labels.
+//!
+//! NaN policy: a class that is in neither label nor prediction of a case has Dice = IoU = NaN there; means are over
+//! the cases where the value is a number, and NaN if there is none.
+
+use crate::{Kind, Label};
+use serde::{Deserialize, Serialize};
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Means.
+    pub mean: Mean,
+    /// Classes, background first.
+    pub labels: Vec<Label>,
+    /// Sorted by case id.
+    pub cases: Vec<CaseScores>,
+}
+
+/// Means over cases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// Mean over foreground classes of `dice`.
+    pub foreground_dice: f64,
+    /// Mean over foreground classes of `iou`.
+    pub foreground_iou: f64,
+    /// Per foreground class, in the order of `labels[1..]`.
+    pub dice: Vec<f64>,
+    /// Per foreground class.
+    pub iou: Vec<f64>,
+}
+
+/// One case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseScores {
+    /// Case id.
+    pub case: String,
+    /// Per foreground class, in the order of `labels[1..]`.
+    pub classes: Vec<ClassScores>,
+}
+
+/// One class of one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    /// Label name.
+    pub label: String,
+    /// 2TP / (2TP + FP + FN).
+    pub dice: f64,
+    /// TP / (TP + FP + FN).
+    pub iou: f64,
+    /// Voxels in both.
+    pub true_positives: u64,
+    /// Voxels in the prediction only.
+    pub false_positives: u64,
+    /// Voxels in the label only.
+    pub false_negatives: u64,
+    /// Voxels in neither.
+    pub true_negatives: u64,
+    /// Volume of the prediction.
+    pub predicted_ml: f64,
+    /// Volume of the label.
+    pub reference_ml: f64,
+}
+
+impl Kind for Summary {
+    const KIND: &'static str = "summary";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), String> {
+        crate::label::check_labels(&self.labels)?;
+        let expected = self.labels.len() - 1;
+        for case in &self.cases {
+            if case.classes.len() != expected {
+                return Err(format!(
+                    "case {} has {} classes, expected {expected}",
+                    case.case,
+                    case.classes.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

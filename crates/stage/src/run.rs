@@ -1,0 +1,179 @@
+//! `main` of every stage, and what a running stage can ask of its process.
+
+use crate::progress::short;
+use crate::signal::Stop;
+use crate::{Common, Error, Exit, Io, Progress, Result};
+use artifact::{Kind, Provenance, up_to_date};
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The parsed command line of a stage.
+pub trait Command: clap::Parser {
+    /// The crate's name: `plan` for `nnu-plan`.
+    const STAGE: &'static str;
+    /// The common flags.
+    fn common(&self) -> &Common;
+}
+
+/// A running stage.
+#[derive(Debug)]
+pub struct Run {
+    label: String,
+    stage: &'static str,
+    quiet: bool,
+    verbose: bool,
+    force: bool,
+    threads: usize,
+    begun: Instant,
+    stop: Stop,
+}
+
+/// Parses the command line, runs the stage, prints what went wrong, and gives the exit code.
+pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) -> ExitCode {
+    if std::env::args().skip(1).take_while(|a| a != "--").any(|a| a == "--io") {
+        print_io(io);
+        return ExitCode::SUCCESS;
+    }
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let label = format!("nnu-{}", A::STAGE);
+    let ended = start::<A>(&args, &label).and_then(|run| {
+        body(&args, &run)?;
+        run.info(format!("done in {}, peak memory {}", short(run.begun.elapsed()), peak_memory()));
+        Ok(())
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&label, &error);
+            ExitCode::from(error.exit as u8)
+        }
+    }
+}
+
+fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
+    let common = args.common();
+    let threads = match common.threads {
+        Some(0) => return Err(Error::usage("--threads 0, expected at least 1")),
+        Some(n) => n,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    // Fails only if a pool is already there, which one process makes once.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let stop = Stop::install().map_err(|e| Error::failed(format!("cannot handle signals: {e}")))?;
+    let run = Run {
+        label: label.into(),
+        stage: A::STAGE,
+        quiet: common.quiet,
+        verbose: common.verbose,
+        force: common.force,
+        threads,
+        begun: Instant::now(),
+        stop,
+    };
+    run.debug(format!("version {}, {threads} threads", env!("CARGO_PKG_VERSION")));
+    Ok(run)
+}
+
+fn report(label: &str, error: &Error) {
+    let word =
+        if matches!(error.exit, Exit::Stopped | Exit::Interrupted) { "stopped" } else { "error" };
+    eprintln!("{label}: {word}: {}", error.message);
+    if let Some(hint) = &error.hint {
+        eprintln!("  hint: {hint}");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this table is what --io is asked for")]
+fn print_io(io: &[Io]) {
+    for line in io {
+        let version = if line.version == 0 { String::new() } else { format!(" {}", line.version) };
+        println!("{} {} {}{version}", line.direction, line.flag, line.kind);
+    }
+}
+
+/// Peak resident memory of this process, such as `812 MB`.
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.map_or("unknown".into(), |k| format!("{} MB", (k * 1024).div_ceil(1_000_000)))
+}
+
+impl Run {
+    /// A line of the log.
+    pub fn info(&self, line: impl Display) {
+        if !self.quiet {
+            eprintln!("{}: {line}", self.label);
+        }
+    }
+
+    /// A line of the log with `--verbose`.
+    pub fn debug(&self, line: impl Display) {
+        if self.verbose {
+            eprintln!("{}: {line}", self.label);
+        }
+    }
+
+    /// A warning; printed even with `--quiet`.
+    pub fn warn(&self, line: impl Display) {
+        eprintln!("{}: warning: {line}", self.label);
+    }
+
+    /// Prints an error that doesn't end the run, such as one failed case of many.
+    pub fn report(&self, error: &Error) {
+        report(&self.label, error);
+    }
+
+    /// A progress display over `total` units.
+    pub fn progress(&self, what: &str, total: usize) -> Progress {
+        Progress::new(&self.label, what, total, self.quiet)
+    }
+
+    /// Threads that the run may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Whether a signal asked to stop; for stages that can save their state first.
+    pub fn stop_requested(&self) -> bool {
+        self.stop.requested()
+    }
+
+    /// Ends the run between two units of work if a signal asked to.
+    ///
+    /// # Errors
+    /// [`Error::interrupted`].
+    pub fn check_stop(&self) -> Result<()> {
+        if self.stop.requested() { Err(Error::interrupted()) } else { Ok(()) }
+    }
+
+    /// The provenance of this stage's outputs, to be completed with options and inputs.
+    pub fn provenance(&self) -> Provenance {
+        Provenance {
+            stage: format!("{} {}", self.stage, env!("CARGO_PKG_VERSION")),
+            ..Provenance::default()
+        }
+    }
+
+    /// Whether `record` is already what this call would write; says so. Never with `--force`.
+    pub fn up_to_date<T: Kind>(&self, record: &Path, provenance: &Provenance) -> bool {
+        let yes = !self.force && up_to_date::<T>(record, &provenance.key::<T>());
+        if yes {
+            self.info(format!("{} is up to date", record.display()));
+        }
+        yes
+    }
+
+    /// Whether outputs are to be made again although they are up to date.
+    pub fn force(&self) -> bool {
+        self.force
+    }
+}
