@@ -1,0 +1,156 @@
+//! Bytes of a NIfTI file, inflated if need be, without ever allocating what the file only claims.
+
+use super::header::{Header, SIZE_MAX};
+use crate::{Error, Result};
+use flate2::bufread::GzDecoder;
+use libdeflater::Decompressor;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Deflate can't make more than 1032 bytes out of one (258 bytes from two bits).
+const MOST_INFLATION: u64 = 1032;
+
+pub(super) fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+/// The first bytes of a file, inflated: enough for a header.
+pub(super) fn read_start(path: &Path) -> Result<Vec<u8>> {
+    let open = || File::open(path).map_err(|e| Error::io(path, "open", &e));
+    let mut start = Vec::new();
+    open()?.take(2).read_to_end(&mut start).map_err(|e| Error::io(path, "read", &e))?;
+    let gzip = is_gzip(&start);
+    start.clear();
+    if gzip {
+        inflate_start(BufReader::new(open()?), &mut start)
+            .map_err(|e| Error::input(path, format!("gzip data: {e}")))?;
+    } else {
+        open()?
+            .take(SIZE_MAX as u64)
+            .read_to_end(&mut start)
+            .map_err(|e| Error::io(path, "read", &e))?;
+    }
+    Ok(start)
+}
+
+/// Appends the first [`SIZE_MAX`] inflated bytes, or all that come before the data breaks off.
+fn inflate_start(mut source: impl std::io::BufRead, start: &mut Vec<u8>) -> std::io::Result<()> {
+    while start.len() < SIZE_MAX {
+        let mut member = GzDecoder::new(source);
+        let missing = (SIZE_MAX - start.len()) as u64;
+        let read = member.by_ref().take(missing).read_to_end(start)?;
+        source = member.into_inner();
+        if read as u64 == missing || source.fill_buf()?.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Parses the header at the start of possibly compressed bytes.
+pub(super) fn parse_header(path: &Path, stored: &[u8]) -> Result<Header> {
+    let invalid = |e: String| {
+        Error::input(path, e).hint("expected a NIfTI file: .nii, .nii.gz, or a pair .hdr and .img")
+    };
+    if !is_gzip(stored) {
+        return Header::parse(stored).map_err(invalid);
+    }
+    let mut start = Vec::new();
+    inflate_start(stored, &mut start).map_err(|e| truncated(path, &e.to_string()))?;
+    Header::parse(&start).map_err(invalid)
+}
+
+fn truncated(path: &Path, what: &str) -> Error {
+    Error::input(path, format!("gzip data is broken or cut off: {what}"))
+        .hint("copy or download the file again")
+}
+
+/// The first `needed` bytes of the content of `stored`; memory stays below what the stored bytes can really hold.
+pub(super) fn inflate(path: &Path, stored: Vec<u8>, needed: u64) -> Result<Vec<u8>> {
+    if !is_gzip(&stored) {
+        if (stored.len() as u64) < needed {
+            return Err(too_short(path, stored.len() as u64, needed));
+        }
+        return Ok(stored);
+    }
+    let most = stored.len() as u64 * MOST_INFLATION;
+    if needed > most {
+        return Err(Error::input(
+            path,
+            format!("holds at most {most} bytes, but its header claims {needed}"),
+        )
+        .hint("the file is cut off or its header is wrong"));
+    }
+    if let Some(content) = inflate_one_member(&stored, needed, most) {
+        return Ok(content);
+    }
+    inflate_members(path, &stored, needed)
+}
+
+fn too_short(path: &Path, found: u64, needed: u64) -> Error {
+    Error::input(path, format!("content has {found} bytes, but its header claims {needed}"))
+        .hint("the file is cut off or its header is wrong")
+}
+
+/// The usual case, and the fastest: one gzip member whose trailer tells its size.
+fn inflate_one_member(stored: &[u8], needed: u64, most: u64) -> Option<Vec<u8>> {
+    let size = u64::from(u32::from_le_bytes(*stored.last_chunk()?));
+    if size < needed || size > most {
+        return None;
+    }
+    let mut content = vec![0; usize::try_from(size).ok()?];
+    let written = Decompressor::new().gzip_decompress(stored, &mut content).ok()?;
+    (written as u64 >= needed).then_some(content)
+}
+
+/// Any number of members, streamed; the buffer grows with what really comes out. Checks every member's checksum.
+fn inflate_members(path: &Path, stored: &[u8], needed: u64) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut rest = stored;
+    // Bytes after the last member that don't start another one are padding, which gzip tools ignore too.
+    while is_gzip(rest) {
+        let mut member = GzDecoder::new(rest);
+        let missing = needed - content.len() as u64;
+        member
+            .by_ref()
+            .take(missing)
+            .read_to_end(&mut content)
+            .map_err(|e| truncated(path, &e.to_string()))?;
+        std::io::copy(&mut member, &mut std::io::sink())
+            .map_err(|e| truncated(path, &e.to_string()))?;
+        rest = member.into_inner();
+    }
+    if (content.len() as u64) < needed {
+        return Err(too_short(path, content.len() as u64, needed));
+    }
+    Ok(content)
+}
+
+/// The two files of a pair, header first, from the name of either; a single file gives `None`.
+pub(super) fn pair_of(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+    let name = path.to_string_lossy();
+    let stem_of = |ending: &str| {
+        name.strip_suffix(ending).or_else(|| name.strip_suffix(&format!("{ending}.gz")))
+    };
+    let find = |stem: &str, ending: &str| {
+        [format!("{stem}{ending}"), format!("{stem}{ending}.gz")]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|p| p.exists())
+    };
+    let missing = |other: &str| {
+        Error::input(path, format!("half of a pair, but its {other} file is missing beside it"))
+    };
+    if let Some(stem) = stem_of(".hdr") {
+        return Ok(Some((path.into(), find(stem, ".img").ok_or_else(|| missing(".img"))?)));
+    }
+    if let Some(stem) = stem_of(".img") {
+        return Ok(Some((find(stem, ".hdr").ok_or_else(|| missing(".hdr"))?, path.into())));
+    }
+    Ok(None)
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, "read", &e))
+}

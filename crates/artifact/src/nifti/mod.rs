@@ -1,0 +1,230 @@
+//! NIfTI images at the border: read as f32 `[channel, z, y, x]`, written with the source image's geometry.
+//!
+//! Reads `.nii`, `.nii.gz` and pairs `.hdr`/`.img` (each also `.gz`), NIfTI-1 and NIfTI-2, both byte orders, every
+//! scalar type. 2D images are volumes of depth 1; the one axis longer than 1 after x, y, z holds the channels. Colour, complex and
+//! 128-bit voxels are refused. Stored slope and intercept are applied, unless the slope is 0 or NaN.
+//!
+//! Types and conversion come from the `nifti` crate; reading bytes, checks, NIfTI-2, scaling in f64 and writing
+//! are here, because that crate reads only the first gzip member, takes a NaN slope literally, scales in f32,
+//! believes a header's sizes, and drops dots from file names.
+
+mod bytes;
+mod header;
+mod orientation;
+mod write;
+
+use crate::{Error, Result};
+use ::nifti::{InMemNiftiVolume, IntoNdArray, NiftiType};
+use header::Header;
+use ndarray::{Array4, Ix4};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+pub use write::{encode_image, encode_labels};
+
+/// Where an image's voxels lie, and the header it came with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// Voxels along z, y, x.
+    pub shape: [usize; 3],
+    /// Millimetres along z, y, x.
+    pub spacing_mm: [f64; 3],
+    /// Centre of the first voxel in millimetres; x, y, z in ITK's LPS coordinates.
+    pub origin_mm: [f64; 3],
+    /// Column `j` is the direction of image axis `j` (x, y, z) in ITK's LPS coordinates: `direction[row][column]`.
+    pub direction: [[f64; 3]; 3],
+    /// The source's header as stored, so that a prediction can carry it byte for byte. Hexadecimal in records.
+    #[serde(with = "hex")]
+    pub header: Vec<u8>,
+}
+
+/// An image: intensities or label values, with their place in space.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Volume {
+    /// Where the voxels lie.
+    pub geometry: Geometry,
+    /// `[channel, z, y, x]`, C order.
+    pub channels: Array4<f32>,
+}
+
+/// Spacings that differ by less name the same spacing: the far end of 1000 voxels moves by a tenth of one. Tools write
+/// spacings as f32 or as text with few digits.
+const SPACING_TOLERANCE: f64 = 1e-4;
+
+/// Placements agree if every corner of the image moves by less than this part of the smallest voxel edge.
+const PLACEMENT_TOLERANCE: f64 = 0.1;
+
+impl Geometry {
+    /// An axis-aligned image that starts at 0, for data made by programs. `shape` and `spacing_mm` are z, y, x.
+    pub fn plain(shape: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+        let [z, y, x] = spacing_mm;
+        Self {
+            shape,
+            spacing_mm,
+            origin_mm: [0.0; 3],
+            direction: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+            header: write::plain_header([x, y, z]),
+        }
+    }
+
+    /// Same grid and same place; see [`Self::same_grid`] and [`Self::same_place`]. The error is one line.
+    pub fn agrees(&self, other: &Self) -> std::result::Result<(), String> {
+        self.same_grid(other)?;
+        self.same_place(other)
+    }
+
+    /// Same shape, and spacing equal to a part in 10⁴.
+    pub fn same_grid(&self, other: &Self) -> std::result::Result<(), String> {
+        if self.shape != other.shape {
+            return Err(format!("shape {:?}, expected {:?} (z, y, x)", self.shape, other.shape));
+        }
+        let near = |a: f64, b: f64| (a - b).abs() <= SPACING_TOLERANCE * a.abs().max(b.abs());
+        if !self.spacing_mm.iter().zip(other.spacing_mm).all(|(&a, b)| near(a, b)) {
+            return Err(format!(
+                "spacing {:?} mm, expected {:?} (z, y, x)",
+                self.spacing_mm, other.spacing_mm
+            ));
+        }
+        Ok(())
+    }
+
+    /// Same position in space: no corner of the image differs by a tenth of a voxel or more.
+    pub fn same_place(&self, other: &Self) -> std::result::Result<(), String> {
+        let edge = self.spacing_mm.into_iter().fold(f64::INFINITY, f64::min);
+        let [z, y, x] = self.shape.map(|n| n.saturating_sub(1) as f64);
+        let mut moved = 0f64;
+        for corner in 0..8 {
+            let at = |bit: usize, last: f64| if corner >> bit & 1 == 1 { last } else { 0.0 };
+            let voxel = [at(0, x), at(1, y), at(2, z)];
+            let (a, b) = (self.position(voxel), other.position(voxel));
+            moved = moved.max((0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f64>().sqrt());
+        }
+        if moved < PLACEMENT_TOLERANCE * edge {
+            return Ok(());
+        }
+        Err(format!(
+            "corners lie up to {moved:.3} mm apart: origin {:?}, direction {:?}, expected {:?}, {:?}",
+            self.origin_mm, self.direction, other.origin_mm, other.direction
+        ))
+    }
+
+    /// Centre of a voxel (index x, y, z) in LPS millimetres.
+    fn position(&self, voxel: [f64; 3]) -> [f64; 3] {
+        let [sz, sy, sx] = self.spacing_mm;
+        let steps = [voxel[0] * sx, voxel[1] * sy, voxel[2] * sz];
+        let mut position = self.origin_mm;
+        for row in 0..3 {
+            position[row] +=
+                (0..3).map(|column| self.direction[row][column] * steps[column]).sum::<f64>();
+        }
+        position
+    }
+
+    fn of(header: &Header) -> std::result::Result<Self, String> {
+        let placement = orientation::place(header)?;
+        let ([x, y, z], _) = header.extents();
+        let [sx, sy, sz] = placement.spacing;
+        Ok(Self {
+            shape: [z, y, x],
+            spacing_mm: [sz, sy, sx],
+            origin_mm: placement.origin,
+            direction: placement.direction,
+            header: header.bytes.clone(),
+        })
+    }
+}
+
+/// Reads an image. All faults of the file are one-line errors; memory is bounded by what the file really holds.
+pub fn read(path: &Path) -> Result<Volume> {
+    let stored = files_of(path)?.iter().map(|p| bytes::read_file(p)).collect::<Result<Vec<_>>>()?;
+    decode(path, stored)
+}
+
+/// The files an image consists of: itself, or header and voxels of a pair.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(match bytes::pair_of(path)? {
+        Some((header, voxels)) => vec![header, voxels],
+        None => vec![path.into()],
+    })
+}
+
+/// Decodes the contents of [`files_of`] `path`, in that order, for callers that need the bytes themselves too.
+pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
+    let invalid = |e: String| Error::input(path, e);
+    let voxels = stored.pop().ok_or_else(|| invalid("no content".into()))?;
+    let header = bytes::parse_header(path, stored.first().unwrap_or(&voxels))?;
+    if header.pair != !stored.is_empty() {
+        let kind = if header.pair { "a pair of .hdr and .img" } else { "a single .nii" };
+        return Err(invalid(format!("magic says {kind}, which the file name does not")));
+    }
+    let geometry = Geometry::of(&header).map_err(invalid)?;
+    let needed = header.needed_bytes().map_err(invalid)?;
+    let content = bytes::inflate(path, voxels, needed)?;
+    let channels = convert(&header, content).map_err(|e| invalid(format!("voxels: {e}")))?;
+    Ok(Volume { geometry, channels })
+}
+
+/// Geometry and channel count from the first bytes of the file. Voxels aren't looked at.
+pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
+    let files = files_of(path)?;
+    let header = bytes::parse_header(path, &bytes::read_start(&files[0])?)?;
+    let geometry = Geometry::of(&header).map_err(|e| Error::input(path, e))?;
+    Ok((geometry, header.extents().1))
+}
+
+/// Voxels as f32, x fastest on disk, hence C order `[channel, z, y, x]`.
+fn convert(header: &Header, mut content: Vec<u8>) -> ::nifti::Result<Array4<f32>> {
+    let size = usize::try_from(header.voxel_bytes().unwrap_or(0)).unwrap_or(0);
+    content.drain(..usize::try_from(header.offset).unwrap_or(0));
+    content.truncate(size);
+    let ([x, y, z], channels) = header.extents();
+    // Every extent is at most 32767; checked when the header was parsed.
+    let dim = [4, x, y, z, channels, 0, 0, 0].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+    // A slope of 0 tells the crate not to scale: it would do so in f32.
+    let volume =
+        InMemNiftiVolume::from_raw_fields(dim, header.element, 0.0, 0.0, content, header.order)?;
+    let Some((slope, inter)) = header.scaling else {
+        return Ok(as_c_order(volume.into_ndarray::<f32>()?));
+    };
+    let scale = |v: f64| (v * slope + inter) as f32;
+    if matches!(
+        header.element,
+        NiftiType::Int32
+            | NiftiType::Uint32
+            | NiftiType::Int64
+            | NiftiType::Uint64
+            | NiftiType::Float64
+    ) {
+        // Too wide for f32 before scaling.
+        return Ok(as_c_order(volume.into_ndarray::<f64>()?).mapv(scale));
+    }
+    let mut values = as_c_order(volume.into_ndarray::<f32>()?);
+    values.mapv_inplace(|v| scale(v.into()));
+    Ok(values)
+}
+
+/// The crate's arrays are `[x, y, z, channel]` in Fortran order; reversed they lie in memory as we want them.
+fn as_c_order<T>(array: ndarray::ArrayD<T>) -> Array4<T> {
+    array.reversed_axes().into_dimensionality::<Ix4>().expect("made from four dims")
+}
+
+/// Bytes as hexadecimal text in records.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if !text.len().is_multiple_of(2) || !text.is_ascii() {
+            return Err(D::Error::custom("header is not an even number of hexadecimal digits"));
+        }
+        (0..text.len() / 2)
+            .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16))
+            .collect::<Result<_, _>>()
+            .map_err(|e| D::Error::custom(format!("header is not hexadecimal: {e}")))
+    }
+}
