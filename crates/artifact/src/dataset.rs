@@ -1,1 +1,318 @@
-//! dataset.
+//! A data set as people have it: a folder with `dataset.json` and NIfTI files.
+//!
+//! Two layouts are read. The Medical Segmentation Decathlon's: `modality`, `labels` number → name, a `training` list of
+//! `{image, label}`, channels in a 4D file. nnU-Net v2's: `channel_names`, `labels` name → number, `file_ending`, files
+//! `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, or an explicit table `dataset` of `{CASE: {images, label}}`.
+//!
+//! Loading looks at names only: missing or broken files are found by whoever reads them, all in one go.
+
+mod json;
+
+use crate::nifti::{self, Volume};
+use crate::{Error, Label, Result};
+use json::Description;
+use ndarray::{Array4, Axis, concatenate};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Name of the description in the data set's folder.
+pub const DESCRIPTION: &str = "dataset.json";
+
+/// A data set's description and its cases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// `name` in `dataset.json`, else the folder's name.
+    pub name: String,
+    /// Channel names in channel order.
+    pub channels: Vec<String>,
+    /// Classes by rising value, background first.
+    pub labels: Vec<Label>,
+    /// `.nii.gz`, `.nii`, …
+    pub file_ending: String,
+    /// `numTraining`, where `dataset.json` has it.
+    pub declared_training: Option<usize>,
+    /// Case ids that occur more than once in `dataset.json`; only their first entry is in `training`.
+    pub duplicate_ids: Vec<String>,
+    /// Cases with labels, sorted by id.
+    pub training: Vec<DatasetCase>,
+    /// Cases without labels, sorted by id.
+    pub test: Vec<DatasetCase>,
+}
+
+/// One case: its files, whether they exist or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetCase {
+    /// File name without ending and channel number.
+    pub id: String,
+    /// One file per channel in channel order, or one 4D file.
+    pub images: Vec<PathBuf>,
+    /// Label map; none for test cases.
+    pub label: Option<PathBuf>,
+}
+
+impl Dataset {
+    /// Reads `dataset.json` in `folder` and finds the cases.
+    ///
+    /// # Errors
+    /// If `dataset.json` is missing or broken: the key, what was found, what was expected. Not for missing images.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(DESCRIPTION);
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Error::io(&path, "read this description of the data set", &e)
+                .hint("give the folder that holds dataset.json, imagesTr and labelsTr")
+        })?;
+        let invalid = |e: String| Error::input(&path, e);
+        let description = Description::parse(&text).map_err(invalid)?;
+        let mut dataset = Self {
+            name: description.name.clone().unwrap_or_else(|| folder_name(folder)),
+            channels: description.channels.clone(),
+            labels: description.labels.clone(),
+            file_ending: description.file_ending.clone().unwrap_or_default(),
+            declared_training: description.declared_training,
+            duplicate_ids: Vec::new(),
+            training: Vec::new(),
+            test: Vec::new(),
+        };
+        if let Some(training) = &description.training {
+            dataset.add_listed(folder, training, &description.test);
+        } else if let Some(table) = &description.table {
+            dataset.add_listed(folder, table, &[]);
+            dataset.file_ending_from_files();
+            dataset.add_folder_tests(folder)?;
+        } else {
+            dataset.file_ending_from_folder(folder)?;
+            dataset.add_folders(folder)?;
+        }
+        dataset.file_ending_from_files();
+        dataset.training.sort_by(|a, b| a.id.cmp(&b.id));
+        dataset.test.sort_by(|a, b| a.id.cmp(&b.id));
+        if dataset.training.is_empty() && dataset.test.is_empty() {
+            return Err(Error::input(
+                folder,
+                "has no cases: no list in dataset.json, no files in imagesTr",
+            )
+            .hint(format!(
+                "expected imagesTr/CASE_0000{0} and labelsTr/CASE{0}",
+                dataset.file_ending
+            )));
+        }
+        Ok(dataset)
+    }
+
+    /// The training or test case with this id.
+    pub fn case(&self, id: &str) -> Option<&DatasetCase> {
+        let find = |cases: &'_ [DatasetCase]| cases.binary_search_by(|c| c.id.as_str().cmp(id));
+        find(&self.training)
+            .map(|i| &self.training[i])
+            .or_else(|_| find(&self.test).map(|i| &self.test[i]))
+            .ok()
+    }
+
+    /// All channels of a case as one volume, on the first file's geometry.
+    ///
+    /// # Errors
+    /// If a file can't be read, channels are missing or too many, or shape or spacing differ between channels. Where
+    /// channels only lie elsewhere in space, that's left to the integrity check's warning, as nnU-Net does.
+    pub fn read_image(&self, case: &DatasetCase) -> Result<Volume> {
+        let volumes =
+            case.images.iter().map(|path| nifti::read(path)).collect::<Result<Vec<_>>>()?;
+        self.stack(case, volumes)
+    }
+
+    /// The same from volumes that the caller read, one per entry of `case.images`.
+    ///
+    /// # Errors
+    /// As [`Self::read_image`].
+    pub fn stack(&self, case: &DatasetCase, mut volumes: Vec<Volume>) -> Result<Volume> {
+        let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
+        if volumes.is_empty() {
+            return Err(Error::input(
+                first,
+                format!("case {} has no image, expected {}", case.id, self.channels.len()),
+            ));
+        }
+        for (path, volume) in case.images.iter().zip(&volumes).skip(1) {
+            volume
+                .geometry
+                .same_grid(&volumes[0].geometry)
+                .map_err(|e| Error::input(path, format!("{e} as in {}", first.display())))?;
+        }
+        let count: usize = volumes.iter().map(|v| v.channels.len_of(Axis(0))).sum();
+        if count != self.channels.len() {
+            let message = format!(
+                "case {} has {count} channels, expected {}: {}",
+                case.id,
+                self.channels.len(),
+                self.channels.join(", ")
+            );
+            return Err(Error::input(first, message));
+        }
+        if volumes.len() == 1 {
+            return Ok(volumes.remove(0));
+        }
+        let views: Vec<_> = volumes.iter().map(|v| v.channels.view()).collect();
+        let channels: Array4<f32> = concatenate(Axis(0), &views).expect("shapes were compared");
+        Ok(Volume { geometry: volumes.swap_remove(0).geometry, channels })
+    }
+
+    /// A case's label map: one channel of label values as stored.
+    ///
+    /// # Errors
+    /// If the case has no label, or the file can't be read or has several channels.
+    pub fn read_label(&self, case: &DatasetCase) -> Result<Volume> {
+        let Some(path) = &case.label else {
+            return Err(Error::input(Path::new(&case.id), "this case has no label"));
+        };
+        let volume = nifti::read(path)?;
+        match volume.channels.len_of(Axis(0)) {
+            1 => Ok(volume),
+            n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
+        }
+    }
+
+    /// Cases whose files `dataset.json` lists. Without labels they are test cases.
+    fn add_listed(&mut self, folder: &Path, cases: &[json::Entry], tests: &[json::Entry]) {
+        let resolve = |file: &String| folder.join(file.strip_prefix("./").unwrap_or(file));
+        let mut seen = BTreeSet::new();
+        for (entry, labelled) in
+            cases.iter().map(|c| (c, true)).chain(tests.iter().map(|t| (t, false)))
+        {
+            if entry.images.iter().any(|f| is_sidecar(f)) {
+                continue;
+            }
+            let id = entry.id.clone().unwrap_or_else(|| case_id(&entry.images[0]));
+            if !seen.insert(id.clone()) {
+                self.duplicate_ids.push(id);
+                continue;
+            }
+            let images = self.split_channels(entry.images.iter().map(resolve).collect());
+            let label = entry.label.as_ref().filter(|_| labelled).map(resolve);
+            let list = if labelled { &mut self.training } else { &mut self.test };
+            list.push(DatasetCase { id, images, label });
+        }
+    }
+
+    /// nnU-Net's first version listed `CASE.nii.gz` for files that are named `CASE_0000.nii.gz`, …
+    fn split_channels(&self, images: Vec<PathBuf>) -> Vec<PathBuf> {
+        let [image] = &images[..] else { return images };
+        let Some(folder) = image.parent().filter(|_| !image.exists()) else { return images };
+        let name = image.to_string_lossy();
+        let ending = ending_of(&name);
+        let file = |channel| folder.join(format!("{}_{channel:04}{ending}", case_id(&name)));
+        if file(0).exists() { (0..self.channels.len()).map(file).collect() } else { images }
+    }
+
+    /// Cases by the files in `imagesTr`, `labelsTr` and `imagesTs`.
+    fn add_folders(&mut self, folder: &Path) -> Result<()> {
+        let labels = folder.join("labelsTr");
+        let mut ids: BTreeSet<String> =
+            self.channel_files(&folder.join("imagesTr"))?.into_keys().collect();
+        // A label without image is a case whose image is missing.
+        ids.extend(
+            files_in(&labels)?
+                .iter()
+                .filter_map(|f| f.strip_suffix(&self.file_ending))
+                .map(String::from),
+        );
+        for id in ids {
+            let label = labels.join(format!("{id}{}", self.file_ending));
+            let case = self.case_in(&folder.join("imagesTr"), id, Some(label));
+            self.training.push(case);
+        }
+        self.add_folder_tests(folder)
+    }
+
+    fn add_folder_tests(&mut self, folder: &Path) -> Result<()> {
+        let images = folder.join("imagesTs");
+        for id in self.channel_files(&images)?.into_keys() {
+            let case = self.case_in(&images, id, None);
+            self.test.push(case);
+        }
+        Ok(())
+    }
+
+    /// The case's expected files. Channels beyond the declared ones are listed too if they exist, to be complained
+    /// about. A lone first file that holds all channels is enough.
+    fn case_in(&self, images: &Path, id: String, label: Option<PathBuf>) -> DatasetCase {
+        let declared = self.channels.len();
+        let file = |channel: usize| images.join(format!("{id}_{channel:04}{}", self.file_ending));
+        let alone = declared > 1 && file(0).exists() && !(1..declared).any(|c| file(c).exists());
+        if alone && nifti::read_header(&file(0)).is_ok_and(|(_, channels)| channels == declared) {
+            return DatasetCase { images: vec![file(0)], label, id };
+        }
+        let surplus = (declared..).map(file).take_while(|f| f.exists());
+        let images = (0..declared).map(file).chain(surplus).collect();
+        DatasetCase { images, label, id }
+    }
+
+    /// Ids of files named `ID_NNNN.ending`, with their channel numbers.
+    fn channel_files(&self, folder: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
+        let mut found = BTreeMap::<String, Vec<usize>>::new();
+        for name in files_in(folder)? {
+            let Some(stem) = name.strip_suffix(&self.file_ending) else { continue };
+            let Some((id, channel)) = stem.rsplit_once('_') else { continue };
+            if channel.len() == 4
+                && let Ok(channel) = channel.parse()
+            {
+                found.entry(id.into()).or_default().push(channel);
+            }
+        }
+        Ok(found)
+    }
+
+    fn file_ending_from_files(&mut self) {
+        if self.file_ending.is_empty() {
+            let first = self.training.iter().chain(&self.test).find_map(|c| c.images.first());
+            self.file_ending = first.map_or(".nii.gz", |f| ending_of(&f.to_string_lossy())).into();
+        }
+    }
+
+    fn file_ending_from_folder(&mut self, folder: &Path) -> Result<()> {
+        if self.file_ending.is_empty() {
+            let names = files_in(&folder.join("imagesTr"))?;
+            self.file_ending = names.first().map_or(".nii.gz", |f| ending_of(f)).into();
+        }
+        Ok(())
+    }
+}
+
+fn folder_name(folder: &Path) -> String {
+    let absolute = folder.canonicalize().unwrap_or_else(|_| folder.into());
+    absolute.file_name().map_or_else(|| "data set".into(), |n| n.to_string_lossy().into_owned())
+}
+
+/// `._NAME`: what macOS leaves beside files on foreign disks and in archives.
+fn is_sidecar(file: &str) -> bool {
+    file.rsplit('/').next().is_some_and(|name| name.starts_with("._"))
+}
+
+/// Names in a folder, sorted; none if there's no such folder.
+fn files_in(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(folder, "list this folder", &e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(folder, "list this folder", &e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img"];
+
+fn ending_of(name: &str) -> &'static str {
+    ENDINGS.iter().find(|e| name.ends_with(*e)).copied().unwrap_or(".nii.gz")
+}
+
+/// A file's name without folder and ending.
+fn case_id(file: &str) -> String {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    ENDINGS.iter().find_map(|e| name.strip_suffix(e)).unwrap_or(name).into()
+}

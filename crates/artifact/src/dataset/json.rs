@@ -1,0 +1,220 @@
+//! `dataset.json`: the keys that matter, in either of the two layouts. Unknown keys are ignored, as everyone does.
+
+use crate::Label;
+use serde_json::{Map, Value};
+
+/// What `dataset.json` says.
+#[derive(Debug)]
+pub(super) struct Description {
+    pub name: Option<String>,
+    pub channels: Vec<String>,
+    pub labels: Vec<Label>,
+    pub file_ending: Option<String>,
+    pub declared_training: Option<usize>,
+    /// The Decathlon's list.
+    pub training: Option<Vec<Entry>>,
+    /// nnU-Net's explicit table.
+    pub table: Option<Vec<Entry>>,
+    pub test: Vec<Entry>,
+}
+
+/// A listed case; paths as written.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub id: Option<String>,
+    pub images: Vec<String>,
+    pub label: Option<String>,
+}
+
+type Parsed<T> = Result<T, String>;
+
+impl Description {
+    /// Errors are one line: key, found, expected.
+    pub fn parse(text: &str) -> Parsed<Self> {
+        let value: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON: {e}"))?;
+        let Value::Object(top) = value else {
+            return Err(format!("is {}, expected an object", show(&value)));
+        };
+        let list = |key: &str| top.get(key).map(|v| entries(key, v)).transpose();
+        Ok(Self {
+            name: text_of(&top, "name")?,
+            channels: channels(&top)?,
+            labels: labels(&top)?,
+            file_ending: file_ending(&top)?,
+            declared_training: declared_training(&top)?,
+            training: list("training")?,
+            table: top.get("dataset").map(table).transpose()?,
+            test: list("test")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// A value as it stands in the file, cut to a readable length.
+fn show(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{} …", &text[..cut]),
+        None => text,
+    }
+}
+
+fn text_of(top: &Map<String, Value>, key: &str) -> Parsed<Option<String>> {
+    match top.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(format!("{key} = {}, expected a text", show(other))),
+    }
+}
+
+fn file_ending(top: &Map<String, Value>) -> Parsed<Option<String>> {
+    let ending = text_of(top, "file_ending")?;
+    match &ending {
+        Some(e) if !super::ENDINGS.contains(&e.as_str()) => {
+            Err(format!("file_ending = \"{e}\", expected one of {}", super::ENDINGS.join(" ")))
+        }
+        _ => Ok(ending),
+    }
+}
+
+fn declared_training(top: &Map<String, Value>) -> Parsed<Option<usize>> {
+    match top.get("numTraining") {
+        None | Some(Value::Null) => Ok(None),
+        Some(n) => match n.as_u64().and_then(|n| usize::try_from(n).ok()) {
+            Some(n) => Ok(Some(n)),
+            None => Err(format!("numTraining = {}, expected a count", show(n))),
+        },
+    }
+}
+
+/// `{"0": "CT", …}` under either name, ordered by number.
+fn channels(top: &Map<String, Value>) -> Parsed<Vec<String>> {
+    let expected = "expected {\"0\": \"CT\", …}";
+    let (key, value) = match (top.get("channel_names"), top.get("modality")) {
+        (Some(v), _) => ("channel_names", v),
+        (None, Some(v)) => ("modality", v),
+        (None, None) => return Err(format!("channel_names (or modality) is missing, {expected}")),
+    };
+    let Value::Object(table) = value else {
+        return Err(format!("{key} = {}, {expected}", show(value)));
+    };
+    let mut names = Vec::new();
+    for (number, name) in table {
+        let channel: usize = number.parse().map_err(|_| {
+            format!("{key} has the key \"{number}\", expected channel numbers from 0")
+        })?;
+        let Value::String(name) = name else {
+            return Err(format!("{key}.{number} = {}, expected a channel's name", show(name)));
+        };
+        names.push((channel, name.clone()));
+    }
+    names.sort();
+    if names.is_empty() || names.iter().enumerate().any(|(i, (n, _))| i != *n) {
+        let found: Vec<_> = names.iter().map(|(n, _)| n.to_string()).collect();
+        return Err(format!(
+            "{key} has channels [{}], expected 0, 1, 2, … without gaps",
+            found.join(", ")
+        ));
+    }
+    Ok(names.into_iter().map(|(_, name)| name).collect())
+}
+
+/// `{"background": 0, …}` or `{"0": "background", …}`, ordered by value.
+fn labels(top: &Map<String, Value>) -> Parsed<Vec<Label>> {
+    let expected = "expected {\"background\": 0, \"NAME\": 1, …}";
+    let table = match top.get("labels") {
+        Some(Value::Object(table)) => table,
+        Some(other) => return Err(format!("labels = {}, {expected}", show(other))),
+        None => return Err(format!("labels is missing, {expected}")),
+    };
+    let mut labels = Vec::new();
+    for (key, value) in table {
+        let label = match (key.parse::<i32>(), value) {
+            (Ok(number), Value::String(name)) if name.parse::<i32>().is_err() => {
+                Label { name: name.clone(), value: number }
+            }
+            (_, Value::Array(_)) => {
+                return Err(format!(
+                    "labels.{key} = {}, a region of several values; expected one value per label",
+                    show(value)
+                ));
+            }
+            (_, value) => Label { name: key.clone(), value: whole(key, value)? },
+        };
+        labels.push(label);
+    }
+    labels.sort_by_key(|l| l.value);
+    if let Some(ignore) = labels.iter().find(|l| l.name.eq_ignore_ascii_case("ignore")) {
+        return Err(format!(
+            "labels.{} = {}: ignored voxels are not supported, expected classes only",
+            ignore.name, ignore.value
+        ));
+    }
+    crate::label::check_labels(&labels)?;
+    Ok(labels)
+}
+
+/// An integer, also where it's written as text or as 1.0.
+fn whole(key: &str, value: &Value) -> Parsed<i32> {
+    let number = match value {
+        Value::Number(n) => n
+            .as_f64()
+            .filter(|v| v.fract() == 0.0 && v.abs() < f64::from(i32::MAX))
+            .map(|v| v as i32),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| format!("labels.{key} = {}, expected a whole number", show(value)))
+}
+
+/// The Decathlon's lists: `{"image": FILE, "label": FILE}`, `[FILE, FILE]`, or a bare `FILE` for test images.
+fn entries(key: &str, value: &Value) -> Parsed<Vec<Entry>> {
+    let Value::Array(list) = value else {
+        return Err(format!("{key} = {}, expected a list of cases", show(value)));
+    };
+    list.iter().enumerate().map(|(i, item)| entry(&format!("{key}[{i}]"), item)).collect()
+}
+
+fn entry(key: &str, item: &Value) -> Parsed<Entry> {
+    let wrong = || format!("{key} = {}, expected {{\"image\": FILE, \"label\": FILE}}", show(item));
+    let (images, label) = match item {
+        Value::String(_) => (item, None),
+        Value::Array(pair) if pair.len() == 2 => (&pair[0], Some(&pair[1])),
+        Value::Object(table) => {
+            let images = table.get("image").or_else(|| table.get("images")).ok_or_else(wrong)?;
+            (images, table.get("label"))
+        }
+        _ => return Err(wrong()),
+    };
+    let label = match label {
+        None | Some(Value::Null) => None,
+        Some(Value::String(file)) => Some(file.clone()),
+        Some(_) => return Err(wrong()),
+    };
+    Ok(Entry { id: None, images: files(images).ok_or_else(wrong)?, label })
+}
+
+/// nnU-Net's `{CASE: {"images": [FILE, …], "label": FILE}}`.
+fn table(value: &Value) -> Parsed<Vec<Entry>> {
+    let Value::Object(cases) = value else {
+        return Err(format!(
+            "dataset = {}, expected {{CASE: {{\"images\": [FILE, …], \"label\": FILE}}}}",
+            show(value)
+        ));
+    };
+    let mut entries = Vec::new();
+    for (id, item) in cases {
+        entries.push(Entry { id: Some(id.clone()), ..entry(&format!("dataset.{id}"), item)? });
+    }
+    Ok(entries)
+}
+
+/// One file or a list with at least one.
+fn files(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(file) => Some(vec![file.clone()]),
+        Value::Array(list) if !list.is_empty() => {
+            list.iter().map(|f| f.as_str().map(String::from)).collect()
+        }
+        _ => None,
+    }
+}
