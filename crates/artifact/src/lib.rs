@@ -37,4 +37,6 @@ pub mod summary;
 pub use commit::Commit;
 pub use error::{Error, Fault, Result};
 pub use label::Label;
-pub use record::{Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, up_to_date};
+pub use record::{
+    Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, text, up_to_date,
+};

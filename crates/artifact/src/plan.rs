@@ -154,6 +154,50 @@ impl Network {
     }
 }
 
+impl Plan {
+    /// A configuration by name.
+    ///
+    /// # Errors
+    /// One line that lists the configurations there are.
+    pub fn configuration(&self, name: &str) -> Result<&Configuration, String> {
+        self.configurations.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.configurations.keys().map(String::as_str).collect();
+            format!(
+                "configuration \"{name}\" is not planned, expected one of: {}",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// Hash of everything that decides what preprocessing writes for a configuration, and of nothing else: changing
+    /// the length of a training doesn't make cases stale.
+    ///
+    /// # Errors
+    /// As [`Self::configuration`].
+    pub fn preprocessing_hash(&self, configuration: &str) -> Result<String, String> {
+        #[derive(Serialize)]
+        struct Decisive<'a> {
+            spacing_mm: [f64; 3],
+            keep_slice_distance: bool,
+            transpose: [usize; 3],
+            channels: &'a [Channel],
+            labels: &'a [Label],
+            rules: &'a crate::recipe::Preprocessing,
+        }
+        let c = self.configuration(configuration)?;
+        let decisive = Decisive {
+            spacing_mm: c.spacing_mm,
+            keep_slice_distance: c.keep_slice_distance,
+            transpose: self.geometry.transpose,
+            channels: &self.channels,
+            labels: &self.labels,
+            rules: &self.recipe.preprocessing,
+        };
+        let text = toml::to_string(&decisive).map_err(|e| e.to_string())?;
+        Ok(crate::hash_bytes(text.as_bytes()))
+    }
+}
+
 impl Kind for Plan {
     const KIND: &'static str = "plan";
     const VERSION: u32 = 1;

@@ -243,6 +243,21 @@ pub fn up_to_date<T: Kind>(path: &Path, key: &str) -> bool {
     record.header.key == key && record.verify(path).is_ok()
 }
 
+/// The text of a record without siblings of its own, for records that are siblings of another.
+///
+/// # Errors
+/// If the body doesn't pass its own check.
+pub fn text<T: Kind>(provenance: &Provenance, body: &T) -> std::result::Result<String, String> {
+    body.check()?;
+    let header = Header {
+        kind: T::KIND.into(),
+        version: T::VERSION,
+        key: provenance.key::<T>(),
+        files: BTreeMap::new(),
+    };
+    Ok(render::<T>(&header, provenance, &toml::to_string(body).map_err(|e| e.to_string())?))
+}
+
 /// The text of a record: header, provenance, body.
 pub(crate) fn render<T: Kind>(header: &Header, provenance: &Provenance, body: &str) -> String {
     #[derive(Serialize)]
