@@ -8,10 +8,10 @@
 
 mod json;
 
-use crate::nifti::{self, Volume};
+use crate::nifti::{self, Geometry, Volume};
 use crate::{Error, Label, Result};
 use json::Description;
-use ndarray::{Array4, Axis, concatenate};
+use ndarray::{Array4, Axis, s};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -114,45 +114,18 @@ impl Dataset {
     /// If a file can't be read, channels are missing or too many, or shape or spacing differ between channels. Where
     /// channels only lie elsewhere in space, that's left to the integrity check's warning, as nnU-Net does.
     pub fn read_image(&self, case: &DatasetCase) -> Result<Volume> {
-        let volumes =
-            case.images.iter().map(|path| nifti::read(path)).collect::<Result<Vec<_>>>()?;
-        self.stack(case, volumes)
-    }
-
-    /// The same from volumes that the caller read, one per entry of `case.images`.
-    ///
-    /// # Errors
-    /// As [`Self::read_image`].
-    pub fn stack(&self, case: &DatasetCase, mut volumes: Vec<Volume>) -> Result<Volume> {
-        let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
-        if volumes.is_empty() {
-            return Err(Error::input(
-                first,
-                format!("case {} has no image, expected {}", case.id, self.channels.len()),
-            ));
+        let mut stack = Stack::new(self.channels.len());
+        for path in &case.images {
+            stack.push(path, nifti::read(path)?)?;
         }
-        for (path, volume) in case.images.iter().zip(&volumes).skip(1) {
-            volume
-                .geometry
-                .same_grid(&volumes[0].geometry)
-                .map_err(|e| Error::input(path, format!("{e} as in {}", first.display())))?;
-        }
-        let count: usize = volumes.iter().map(|v| v.channels.len_of(Axis(0))).sum();
-        if count != self.channels.len() {
-            let message = format!(
-                "case {} has {count} channels, expected {}: {}",
-                case.id,
-                self.channels.len(),
-                self.channels.join(", ")
-            );
-            return Err(Error::input(first, message));
-        }
-        if volumes.len() == 1 {
-            return Ok(volumes.remove(0));
-        }
-        let views: Vec<_> = volumes.iter().map(|v| v.channels.view()).collect();
-        let channels: Array4<f32> = concatenate(Axis(0), &views).expect("shapes were compared");
-        Ok(Volume { geometry: volumes.swap_remove(0).geometry, channels })
+        stack.finish().map_err(|found| {
+            let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
+            let (count, names) = (self.channels.len(), self.channels.join(", "));
+            let message =
+                format!("case {} has {found} channels, expected {count}: {names}", case.id);
+            Error::input(first, message)
+                .hint("one file per channel, CASE_0000, CASE_0001, …, or one 4D file")
+        })
     }
 
     /// A case's label map: one channel of label values as stored.
@@ -273,6 +246,72 @@ impl Dataset {
             self.file_ending = names.first().map_or(".nii.gz", |f| ending_of(f)).into();
         }
         Ok(())
+    }
+}
+
+/// Channels of one case from one file after another, without ever holding them twice.
+#[derive(Debug)]
+pub struct Stack {
+    declared: usize,
+    found: usize,
+    /// The first file, and the volume that becomes whole.
+    volume: Option<(PathBuf, Volume)>,
+}
+
+impl Stack {
+    /// Waits for `declared` channels.
+    pub fn new(declared: usize) -> Self {
+        Self { declared, found: 0, volume: None }
+    }
+
+    /// Adds all channels of a file.
+    ///
+    /// # Errors
+    /// If its shape or spacing isn't the first file's.
+    pub fn push(&mut self, path: &Path, volume: Volume) -> Result<()> {
+        let from = self.found;
+        self.found += volume.channels.len_of(Axis(0));
+        let Some((first, whole)) = &mut self.volume else {
+            let whole = self.with_room(volume);
+            self.volume = Some((path.into(), whole));
+            return Ok(());
+        };
+        volume
+            .geometry
+            .same_grid(&whole.geometry)
+            .map_err(|e| Error::input(path, format!("{e} as in {}", first.display())))?;
+        // Surplus channels are only counted: `finish` refuses them.
+        if self.found <= self.declared {
+            whole.channels.slice_mut(s![from..self.found, .., .., ..]).assign(&volume.channels);
+        }
+        Ok(())
+    }
+
+    /// The first file's volume, with room for the channels still to come.
+    fn with_room(&self, volume: Volume) -> Volume {
+        if self.found >= self.declared {
+            return volume;
+        }
+        let (_, z, y, x) = volume.channels.dim();
+        let mut channels = Array4::zeros((self.declared, z, y, x));
+        channels.slice_mut(s![..self.found, .., .., ..]).assign(&volume.channels);
+        Volume { geometry: volume.geometry, channels }
+    }
+
+    /// The geometry of the first file.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.volume.as_ref().map(|(_, v)| &v.geometry)
+    }
+
+    /// The whole volume, on the first file's geometry.
+    ///
+    /// # Errors
+    /// The number of channels found, if it isn't the declared one.
+    pub fn finish(self) -> std::result::Result<Volume, usize> {
+        match self.volume {
+            Some((_, volume)) if self.found == self.declared => Ok(volume),
+            _ => Err(self.found),
+        }
     }
 }
 
