@@ -11,6 +11,7 @@ use crate::{Error, Kind, Record, Result};
 use ndarray::{Array2, ArrayView3, ArrayView4, Ix3, Ix4};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Name of the image array.
 pub const IMAGE: &str = "image.npy";
@@ -111,14 +112,14 @@ impl Kind for Case {
     }
 }
 
-/// A case with its arrays mapped, shapes checked against the record.
-#[derive(Debug)]
+/// A case with its arrays mapped, shapes checked against the record. Clones share the maps.
+#[derive(Debug, Clone)]
 pub struct OpenCase {
     /// The record.
     pub record: Record<Case>,
-    image: Mapped,
-    label: Option<Mapped>,
-    foreground: Option<Array2<i32>>,
+    image: Arc<Mapped>,
+    label: Option<Arc<Mapped>>,
+    foreground: Option<Arc<Array2<i32>>>,
 }
 
 impl OpenCase {
@@ -138,10 +139,10 @@ impl OpenCase {
             let mapped = Mapped::open(&path.with_file_name(LABEL))?;
             expect_shape(path, LABEL, mapped.shape(), &info.shape)?;
             mapped.view::<i16, Ix3>()?;
-            label = Some(mapped);
-            foreground = Some(read_foreground(path, info)?);
+            label = Some(Arc::new(mapped));
+            foreground = Some(Arc::new(read_foreground(path, info)?));
         }
-        Ok(Self { record, image, label, foreground })
+        Ok(Self { record, image: Arc::new(image), label, foreground })
     }
 
     /// `[channel, z, y, x]`.
@@ -156,7 +157,7 @@ impl OpenCase {
 
     /// Rows (class index, z, y, x), sorted by class.
     pub fn foreground(&self) -> Option<&Array2<i32>> {
-        self.foreground.as_ref()
+        self.foreground.as_deref()
     }
 }
 

@@ -1,3 +1,124 @@
-//! Trains one fold of one configuration.
+//! `nnu-train`: see [`train`].
 
-fn main() {}
+use artifact::batch::Batch;
+use artifact::case::Case;
+use artifact::model::{Model, ModelInfo};
+use artifact::plan::Plan;
+use artifact::splits::Splits;
+use clap::Parser;
+use net::Device;
+use stage::{Command, Common, Error, Io, Run, Seed};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use train::{Inputs, Request, Trainer};
+
+/// Train one fold of one configuration; killed or stopped, the same command continues.
+#[derive(Debug, Parser)]
+#[command(name = "nnu-train", version, after_help = "Example:\n  nnu-train --cases cases/3d_fullres --plan plan.toml --configuration 3d_fullres --fold 0 \\\n      --out models/3d_fullres/fold_0")]
+struct Args {
+    /// Folder of preprocessed cases: CASE/case.toml
+    #[arg(long, value_name = "DIR")]
+    cases: PathBuf,
+    /// The plan
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+    /// The folds [default: splits.toml beside the plan]
+    #[arg(long, value_name = "FILE")]
+    splits: Option<PathBuf>,
+    /// Configuration of the plan, such as 3d_fullres
+    #[arg(long, value_name = "NAME")]
+    configuration: String,
+    /// Fold to leave out for validation
+    #[arg(long, value_name = "K")]
+    fold: usize,
+    /// Epochs at most [default: the plan's schedule.epochs]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Iterations per epoch [default: the plan's schedule.iterations_per_epoch]
+    #[arg(long, value_name = "N")]
+    iterations: Option<usize>,
+    /// Train from this spool of batches instead of augmenting here
+    #[arg(long, value_name = "DIR")]
+    batches: Option<PathBuf>,
+    /// Don't predict the validation cases in full at the end
+    #[arg(long)]
+    no_validation: bool,
+    /// auto, cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Number format of the arithmetic
+    #[arg(long, value_name = "P", default_value = "auto", value_parser = ["auto", "f32"])]
+    precision: String,
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    seed: Seed,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command for Args {
+    const STAGE: &'static str = "train";
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+const IO: &[Io] = &[
+    Io::reads::<Plan>("--plan"),
+    Io::reads::<Splits>("--splits"),
+    Io::reads::<Case>("--cases"),
+    Io::reads::<Batch>("--batches"),
+    Io::writes::<Model>("--out"),
+];
+
+fn main() -> ExitCode {
+    stage::main(IO, |args: &Args, run| {
+        let request = Request {
+            cases: args.cases.clone(),
+            plan: args.plan.clone(),
+            splits: args.splits.clone(),
+            configuration: args.configuration.clone(),
+            fold: args.fold,
+            epochs: args.epochs,
+            iterations: args.iterations,
+            batches: args.batches.clone(),
+            validate: !args.no_validation,
+            seed: args.seed.seed,
+        };
+        train(run, args, &request)
+    })
+}
+
+fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
+    let device = Device::open(&args.device).map_err(|e| Error::usage(e.to_string()))?;
+    run.info(format!("device {}, f32", device.describe()));
+    let inputs = Inputs::load(request, run.provenance(), device.kind())?;
+    let record = args.out.join("model.toml");
+    if run.up_to_date::<Model>(&record, &inputs.provenance) {
+        return Ok(());
+    }
+    let (train, validation) = (inputs.fold.train.len(), inputs.fold.validation.len());
+    run.info(format!("{} fold {}: {train} cases to train on, {validation} to validate on", args.configuration, args.fold));
+    let mut trainer = Trainer::new(run, &inputs, &device, request.seed, &args.out)?;
+    let outcome = trainer.train()?;
+    let mut validation_dice = Vec::new();
+    if request.validate && validation > 0 {
+        validation_dice = trainer.validate()?;
+        let names = inputs.plan.labels[1..].iter().zip(&validation_dice);
+        let line: Vec<String> = names.map(|(l, d)| format!("{} {d:.4}", l.name)).collect();
+        run.info(format!("Dice over {validation} validation cases: {}", line.join(", ")));
+    }
+    trainer.finish(ModelInfo {
+        configuration: args.configuration.clone(),
+        fold: args.fold,
+        epochs: outcome.epochs.len(),
+        ended_by: outcome.ended_by,
+        precision: "f32".into(),
+        validation: inputs.fold.validation.clone(),
+        validation_dice,
+    })?;
+    run.info(format!("wrote {}", record.display()));
+    Ok(())
+}

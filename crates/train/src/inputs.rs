@@ -1,0 +1,201 @@
+//! What a training reads: plan, fold, cases or a spool; checked against each other before anything is computed.
+
+use artifact::case::OpenCase;
+use artifact::plan::{Configuration, Plan};
+use artifact::recipe::ScheduleKind;
+use artifact::splits::{Fold, Splits};
+use artifact::{Provenance, Record, hash_bytes, hash_file};
+use stage::Error;
+use std::path::{Path, PathBuf};
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Folder of `CASE/case.toml`.
+    pub cases: PathBuf,
+    /// The plan.
+    pub plan: PathBuf,
+    /// The folds; `splits.toml` beside the plan if not given.
+    pub splits: Option<PathBuf>,
+    /// Name of the configuration.
+    pub configuration: String,
+    /// Index of the fold.
+    pub fold: usize,
+    /// Replaces the plan's `schedule.epochs`.
+    pub epochs: Option<usize>,
+    /// Replaces the plan's `schedule.iterations_per_epoch`.
+    pub iterations: Option<usize>,
+    /// A spool to train from instead of augmenting here.
+    pub batches: Option<PathBuf>,
+    /// Predict the fold's validation cases in full at the end.
+    pub validate: bool,
+    /// Seed of weights and batches.
+    pub seed: u64,
+}
+
+/// Everything that a training needs, in memory or mapped.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The plan with the request's length of training.
+    pub plan: Plan,
+    /// The plan file's bytes, for the copy beside the model.
+    pub plan_bytes: Vec<u8>,
+    /// The configuration to train.
+    pub configuration: Configuration,
+    /// The fold.
+    pub fold: Fold,
+    /// Cases to train on; empty when a spool is used.
+    pub train: Vec<OpenCase>,
+    /// Cases to validate on.
+    pub validation: Vec<OpenCase>,
+    /// Batch records of the spool, in order.
+    pub spool: Vec<PathBuf>,
+    /// Hash of everything that decides the training but its number of epochs.
+    pub training: String,
+    /// Provenance of the model.
+    pub provenance: Provenance,
+}
+
+impl Inputs {
+    /// Reads and checks.
+    ///
+    /// # Errors
+    /// One line that names the file, what was found and what was expected.
+    pub fn load(request: &Request, provenance: Provenance, device: &str) -> Result<Self, Error> {
+        let plan_bytes = std::fs::read(&request.plan).map_err(|e| artifact::Error::io(&request.plan, "read this plan", &e))?;
+        let mut plan = Record::<Plan>::load(&request.plan)?.body;
+        let configuration = configuration(request, &plan)?;
+        let schedule = &mut plan.recipe.schedule;
+        schedule.epochs = request.epochs.unwrap_or(schedule.epochs);
+        schedule.iterations_per_epoch = request.iterations.unwrap_or(schedule.iterations_per_epoch);
+        if schedule.epochs == 0 || schedule.iterations_per_epoch == 0 {
+            return Err(Error::usage("--epochs and --iterations must be at least 1"));
+        }
+        let fold = load_fold(request)?;
+        let spool = request.batches.as_deref().map(find_spool).transpose()?.unwrap_or_default();
+        let from_cases: &[String] = if request.batches.is_some() { &[] } else { &fold.train };
+        let train = open_cases(request, &plan, &configuration, from_cases)?;
+        let validation = open_cases(request, &plan, &configuration, &fold.validation)?;
+
+        let mut lengthless = plan.clone();
+        if lengthless.recipe.schedule.kind == ScheduleKind::Plateau {
+            lengthless.recipe.schedule.epochs = 0;
+        }
+        let text = toml::to_string(&lengthless).map_err(|e| Error::failed(format!("plan as TOML: {e}")))?;
+        let mut provenance = provenance
+            .device(device)
+            .seed(request.seed)
+            .option("configuration", request.configuration.as_str())
+            .option("fold", i64::try_from(request.fold).unwrap_or(i64::MAX))
+            .input("plan", hash_bytes(text.as_bytes()))
+            .input("fold", hash_bytes(format!("{:?} {:?}", fold.train, fold.validation).as_bytes()))
+            .input("training cases", hash_cases(&train))
+            .input("validation cases", hash_cases(&validation));
+        if !spool.is_empty() {
+            provenance = provenance.input("batches", hash_spool(&spool)?);
+        }
+        let training = provenance.key::<crate::checkpoint::Checkpoint>();
+        let provenance = provenance
+            .option("epochs", i64::try_from(plan.recipe.schedule.epochs).unwrap_or(i64::MAX))
+            .option("validate", request.validate);
+        Ok(Self { plan, plan_bytes, configuration, fold, train, validation, spool, training, provenance })
+    }
+}
+
+fn configuration(request: &Request, plan: &Plan) -> Result<Configuration, Error> {
+    let found = plan.configuration(&request.configuration).map_err(|e| artifact::Error::input(&request.plan, e))?;
+    if let Some(previous) = &found.previous_stage {
+        return Err(Error::input(format!(
+            "{}: configuration {} takes the prediction of {previous} as input, which nnu-train can't do yet",
+            request.plan.display(),
+            request.configuration
+        ))
+        .hint("train 3d_fullres or 3d_lowres"));
+    }
+    Ok(found.clone())
+}
+
+fn load_fold(request: &Request) -> Result<Fold, Error> {
+    let path = request.splits.clone().unwrap_or_else(|| request.plan.with_file_name("splits.toml"));
+    let mut folds = Record::<Splits>::load(&path)?.body.folds;
+    if request.fold >= folds.len() {
+        return Err(Error::usage(format!(
+            "--fold {}, but {} has folds 0 to {}",
+            request.fold,
+            path.display(),
+            folds.len() - 1
+        )));
+    }
+    Ok(folds.swap_remove(request.fold))
+}
+
+fn open_cases(request: &Request, plan: &Plan, configuration: &Configuration, ids: &[String]) -> Result<Vec<OpenCase>, Error> {
+    let path = |id: &String| request.cases.join(id).join("case.toml");
+    let missing: Vec<&String> = ids.iter().filter(|id| !path(id).is_file()).collect();
+    if let Some(first) = missing.first() {
+        return Err(Error::input(format!(
+            "{}: {} of {} cases of fold {} are missing, such as {first}",
+            request.cases.display(),
+            missing.len(),
+            ids.len(),
+            request.fold
+        ))
+        .hint("run nnu-preprocess for this configuration first"));
+    }
+    ids.iter()
+        .map(|id| {
+            let case = OpenCase::open(&path(id))?;
+            let info = &case.record.body.case;
+            let expected = [
+                ("channels", info.channels, configuration.network.input_channels),
+                ("classes", info.classes, plan.labels.len()),
+                ("labelled", usize::from(info.labelled), 1),
+            ];
+            for (field, found, wanted) in expected {
+                if found != wanted {
+                    return Err(artifact::Error::input(
+                        &path(id),
+                        format!("case.{field} = {found}, but {} expects {wanted}", request.plan.display()),
+                    )
+                    .hint("this case was preprocessed for another plan; run nnu-preprocess again")
+                    .into());
+                }
+            }
+            if info.configuration != request.configuration {
+                return Err(Error::input(format!(
+                    "{}: case.configuration = \"{}\", expected \"{}\"",
+                    path(id).display(),
+                    info.configuration,
+                    request.configuration
+                )));
+            }
+            Ok(case)
+        })
+        .collect()
+}
+
+fn hash_cases(cases: &[OpenCase]) -> String {
+    // Keys and siblings' hashes say what a case holds; foreign cases without them are told apart by their record.
+    let text: Vec<String> = cases.iter().map(|c| format!("{:?} {:?}", c.record.header, c.record.body)).collect();
+    hash_bytes(text.join("\n").as_bytes())
+}
+
+/// The records `000000/batch.toml`, … of a spool, in order.
+fn find_spool(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let spool: Vec<PathBuf> = (0..).map(|i| artifact::batch::path(folder, i)).take_while(|p| p.is_file()).collect();
+    if spool.is_empty() {
+        return Err(Error::input(format!("{}: no batches, expected 000000/batch.toml, 000001/…", folder.display()))
+            .hint("write them with nnu-augment or a program of your own; crates/artifact/README.md has the format"));
+    }
+    Ok(spool)
+}
+
+fn hash_spool(spool: &[PathBuf]) -> Result<String, Error> {
+    let mut text = String::new();
+    for record in spool {
+        for name in ["batch.toml", "image.npy", "label.npy"] {
+            text += &hash_file(&record.with_file_name(name))?;
+        }
+    }
+    Ok(hash_bytes(text.as_bytes()))
+}

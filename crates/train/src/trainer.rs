@@ -1,0 +1,352 @@
+//! The loop over epochs.
+
+use crate::checkpoint::{self, Checkpoint, Position, state_name};
+use crate::feed::{Batch, Feed, Source};
+use crate::schedule::Verdict;
+use crate::{Inputs, Schedule, ScheduleState, progress};
+use artifact::model::{self, Epoch, History, Model, ModelInfo};
+use artifact::npz::Named;
+use artifact::recipe::OptimiserKind;
+use artifact::{Commit, npz, text};
+use augment::Loader;
+use ndarray::ArrayView4;
+use net::{AdamOptions, ClassCounts, Device, LossOptions, Optimiser, SgdOptions, UNet};
+use stage::{Error, Run};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A checkpoint is written after each epoch, and within one at least this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+
+/// How a training ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Why.
+    pub ended_by: String,
+    /// One row per epoch.
+    pub epochs: Vec<Epoch>,
+}
+
+/// A training under way.
+pub struct Trainer<'a> {
+    run: &'a Run,
+    inputs: &'a Inputs,
+    out: &'a Path,
+    net: UNet,
+    optimiser: Optimiser,
+    schedule: Schedule,
+    state: ScheduleState,
+    loss: LossOptions,
+    epochs: Vec<Epoch>,
+    /// Finished iterations of the current epoch and the sum of their losses.
+    iteration: usize,
+    loss_sum: f64,
+    ended_by: String,
+    last_save: Instant,
+}
+
+fn net_error(error: net::Error) -> Error {
+    Error::failed(error.to_string())
+}
+
+impl<'a> Trainer<'a> {
+    /// A new training, or the one that `out`'s checkpoint holds.
+    ///
+    /// # Errors
+    /// If the checkpoint is broken or belongs to another training.
+    pub fn new(run: &'a Run, inputs: &'a Inputs, device: &Device, seed: u64, out: &'a Path) -> Result<Self, Error> {
+        let recipe = &inputs.plan.recipe;
+        let mut net = UNet::new(&inputs.configuration.network, device).map_err(net_error)?;
+        net.initialise(seed);
+        let schedule = Schedule::new(&recipe.schedule, recipe.optimiser.learning_rate);
+        let state = schedule.begin();
+        let mut trainer = Self {
+            run,
+            inputs,
+            out,
+            net,
+            optimiser: optimiser(&recipe.optimiser),
+            schedule,
+            state,
+            loss: LossOptions {
+                dice_weight: recipe.loss.dice_weight as f32,
+                cross_entropy_weight: recipe.loss.cross_entropy_weight as f32,
+                smooth: recipe.loss.dice_smooth as f32,
+                dice_background: recipe.loss.dice_background,
+                batch_dice: inputs.configuration.batch_dice,
+            },
+            epochs: Vec::new(),
+            iteration: 0,
+            loss_sum: 0.0,
+            ended_by: String::new(),
+            last_save: Instant::now(),
+        };
+        if !run.force() {
+            trainer.resume()?;
+        }
+        Ok(trainer)
+    }
+
+    fn resume(&mut self) -> Result<(), Error> {
+        let Some((found, arrays)) = checkpoint::load(self.out)? else { return Ok(()) };
+        let at = found.checkpoint;
+        if at.training != self.inputs.training {
+            return Err(Error::input(format!(
+                "{}: belongs to a training with other settings or inputs",
+                checkpoint::path(self.out).display()
+            ))
+            .hint("give another --out, or --force to start again from epoch 0"));
+        }
+        let (mut weights, mut moments) = (Named::new(), Named::new());
+        for (name, array) in arrays {
+            match name.split_once('/') {
+                Some(("weights", name)) => weights.push((name.into(), array)),
+                Some(("optimiser", name)) => moments.push((name.into(), array)),
+                _ => return Err(Error::input(format!("{}: holds an array {name}", self.out.join(&at.state).display()))),
+            }
+        }
+        self.net.set_parameters(&weights).map_err(net_error)?;
+        self.optimiser.restore(&moments, at.steps).map_err(net_error)?;
+        self.state = found.schedule;
+        self.epochs = found.epochs;
+        self.iteration = at.iteration;
+        self.loss_sum = at.loss_sum;
+        self.ended_by = at.ended_by;
+        self.run.info(format!("resuming at epoch {}, iteration {}", at.epoch, at.iteration));
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        let mut arrays = Named::new();
+        arrays.extend(self.net.parameters().into_iter().map(|(n, a)| (format!("weights/{n}"), a)));
+        arrays.extend(self.optimiser.state().into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
+        let position = Position {
+            training: self.inputs.training.clone(),
+            state: state_name(self.epochs.len(), self.iteration),
+            epoch: self.epochs.len(),
+            iteration: self.iteration,
+            loss_sum: self.loss_sum,
+            steps: self.optimiser.steps(),
+            ended_by: self.ended_by.clone(),
+        };
+        let checkpoint =
+            Checkpoint { checkpoint: position, schedule: self.state.clone(), epochs: self.epochs.clone() };
+        checkpoint::save(self.out, &self.run.provenance(), &checkpoint, &arrays)?;
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// Exit code 75 after a signal, with a checkpoint of the last finished iteration.
+    pub fn train(&mut self) -> Result<Outcome, Error> {
+        let recipe = &self.inputs.plan.recipe;
+        let (epochs, per_epoch) = (recipe.schedule.epochs, recipe.schedule.iterations_per_epoch);
+        let loader;
+        let source = if self.inputs.spool.is_empty() {
+            loader = self.loader(&self.inputs.train, augment::Mode::Training)?;
+            Source::Loader(&loader)
+        } else {
+            Source::Spool(&self.inputs.spool)
+        };
+        let validation = match self.inputs.validation.is_empty() {
+            true => None,
+            false => Some(self.loader(&self.inputs.validation, augment::Mode::Validation)?),
+        };
+        while self.epochs.len() < epochs && self.ended_by.is_empty() {
+            let epoch = self.epochs.len();
+            let begun = Instant::now();
+            let first = (epoch * per_epoch + self.iteration) as u64;
+            let end = ((epoch + 1) * per_epoch) as u64;
+            let threads = self.run.threads().div_ceil(2);
+            let waited = Feed::run(&source, first, end, threads, |feed| {
+                self.train_epoch(feed, per_epoch)?;
+                Ok::<_, Error>(feed.waited())
+            })?;
+            let share = waited.as_secs_f64() / begun.elapsed().as_secs_f64();
+            self.finish_epoch(validation.as_ref(), epoch, begun, share)?;
+        }
+        if self.ended_by.is_empty() {
+            self.ended_by = "epochs".into();
+        }
+        Ok(Outcome { ended_by: self.ended_by.clone(), epochs: self.epochs.clone() })
+    }
+
+    fn loader(&self, cases: &[artifact::case::OpenCase], mode: augment::Mode) -> Result<Loader, Error> {
+        let seed = self.inputs.provenance.seed.unwrap_or(0);
+        Loader::new(cases.to_vec(), &self.inputs.configuration, &self.inputs.plan.recipe, mode, seed)
+    }
+
+    fn train_epoch(&mut self, feed: &mut Feed, iterations: usize) -> Result<(), Error> {
+        let epoch = self.epochs.len();
+        let rate = self.schedule.rate(&self.state, epoch);
+        let bar = self.run.progress(&format!("epoch {epoch}"), iterations);
+        bar.add(self.iteration);
+        while self.iteration < iterations {
+            let (image, label) = feed.next()?;
+            self.check_batch(&image, label.view())?;
+            let loss = self.net.loss_and_gradients(image.view(), label.view(), &self.loss).map_err(net_error)?;
+            if !loss.total.is_finite() {
+                return Err(Error::failed(format!(
+                    "the loss is {} at epoch {epoch}, iteration {}",
+                    loss.total, self.iteration
+                ))
+                .hint("plan again with a lower optimiser.learning_rate or with optimiser.clip_norm=12"));
+            }
+            self.net.update(&mut self.optimiser, rate).map_err(net_error)?;
+            self.loss_sum += loss.total;
+            self.iteration += 1;
+            bar.add(1);
+            if self.run.stop_requested() {
+                self.save()?;
+                return Err(Error::stopped(format!("at epoch {epoch}, iteration {}", self.iteration))
+                    .hint("the same command continues from here"));
+            }
+            if self.last_save.elapsed() > CHECKPOINT_EVERY {
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self, image: &ndarray::Array5<f32>, label: ArrayView4<'_, i16>) -> Result<(), Error> {
+        let c = &self.inputs.configuration;
+        let (found, [z, y, x]) = (image.shape(), c.patch_shape);
+        let expected = [c.batch_size, c.network.input_channels, z, y, x];
+        // A spool may hold other batch sizes, but the network's shapes are fixed.
+        if found[1..] != expected[1..] || found[0] == 0 {
+            return Err(Error::input(format!("a batch has shape {found:?}, expected {expected:?}")));
+        }
+        let classes = c.network.output_channels;
+        match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
+            Some(l) => Err(Error::input(format!("a batch has class index {l}, expected less than {classes}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn finish_epoch(&mut self, validation: Option<&Loader>, epoch: usize, begun: Instant, waited: f64) -> Result<(), Error> {
+        let rate = self.schedule.rate(&self.state, epoch);
+        let train_loss = self.loss_sum / self.iteration as f64;
+        let (validation_loss, pseudo_dice) = match validation {
+            Some(loader) => self.validation_batches(loader, epoch)?,
+            None => (f64::NAN, vec![f64::NAN; self.inputs.plan.labels.len() - 1]),
+        };
+        // Without validation cases the training loss stands in, so that the plateau rule can end the training.
+        let watched = if validation.is_some() { validation_loss } else { train_loss };
+        let verdict = self.schedule.after_epoch(&mut self.state, epoch, train_loss, watched);
+        self.epochs.push(Epoch {
+            epoch,
+            learning_rate: rate,
+            train_loss,
+            validation_loss,
+            train_loss_average: self.state.train_average,
+            validation_loss_average: self.state.validation_average,
+            pseudo_dice,
+        });
+        (self.iteration, self.loss_sum) = (0, 0.0);
+        if verdict == Verdict::Plateau {
+            self.ended_by = "plateau".into();
+        }
+        self.save()?;
+        Commit::file(&self.out.join(model::PROGRESS), &self.curves())?;
+        Commit::file(&self.out.join(model::HISTORY), self.history()?.as_bytes())?;
+        self.run.info(self.epoch_line(begun.elapsed(), waited));
+        Ok(())
+    }
+
+    fn validation_batches(&mut self, loader: &Loader, epoch: usize) -> Result<(f64, Vec<f64>), Error> {
+        let count = self.inputs.plan.recipe.schedule.validation_iterations;
+        let first = (epoch * count) as u64;
+        let source = Source::Loader(loader);
+        let mut counts = vec![ClassCounts::default(); self.inputs.plan.labels.len()];
+        let mut sum = 0.0;
+        Feed::run(&source, first, first + count as u64, self.run.threads().div_ceil(2), |feed| {
+            for _ in 0..count {
+                let (image, label): Batch = feed.next()?;
+                let loss = self.net.loss(image.view(), label.view(), &self.loss).map_err(net_error)?;
+                sum += loss.total;
+                for (all, one) in counts.iter_mut().zip(&loss.counts) {
+                    all.tp += one.tp;
+                    all.fp += one.fp;
+                    all.fn_ += one.fn_;
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+        let dice = |c: &ClassCounts| match 2 * c.tp + c.fp + c.fn_ {
+            0 => f64::NAN,
+            sum => 2.0 * c.tp as f64 / sum as f64,
+        };
+        let mean = if count == 0 { f64::NAN } else { sum / count as f64 };
+        Ok((mean, counts[1..].iter().map(dice).collect()))
+    }
+
+    fn epoch_line(&self, took: Duration, waited: f64) -> String {
+        let Some(e) = self.epochs.last() else { return String::new() };
+        let names = self.inputs.plan.labels[1..].iter();
+        let dice: Vec<String> = names.zip(&e.pseudo_dice).map(|(l, d)| format!("{} {d:.3}", l.name)).collect();
+        format!(
+            "epoch {}/{}: train loss {:.4}, validation loss {:.4}, pseudo-Dice {}, learning rate {:.2e}, {:.1} s, {:.1} % waiting for data",
+            e.epoch,
+            self.inputs.plan.recipe.schedule.epochs,
+            e.train_loss,
+            e.validation_loss,
+            dice.join(", "),
+            e.learning_rate,
+            took.as_secs_f64(),
+            100.0 * waited
+        )
+    }
+
+    fn curves(&self) -> Vec<u8> {
+        progress::draw(&self.epochs, &self.inputs.plan.labels).encode()
+    }
+
+    fn history(&self) -> Result<String, Error> {
+        text(&self.inputs.provenance, &History { epochs: self.epochs.clone() }).map_err(Error::failed)
+    }
+
+    /// Predicts the fold's validation cases in full; mean Dice per foreground class.
+    ///
+    /// # Errors
+    /// As [`crate::validate`].
+    pub fn validate(&mut self) -> Result<Vec<f64>, Error> {
+        let patch = self.inputs.configuration.patch_shape;
+        crate::validate(self.run, &mut self.net, &self.inputs.plan, patch, &self.inputs.validation)
+    }
+
+    /// Writes the model.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn finish(self, info: ModelInfo) -> Result<(), Error> {
+        let mut commit = Commit::begin(&self.out.join("model.toml"))?;
+        commit.bytes(model::WEIGHTS, &npz::encode(&self.net.parameters()))?;
+        commit.bytes(model::PLAN, &self.inputs.plan_bytes)?;
+        commit.bytes(model::HISTORY, self.history()?.as_bytes())?;
+        commit.bytes(model::PROGRESS, &self.curves())?;
+        commit.finish(&self.inputs.provenance, &Model { model: info })?;
+        Ok(())
+    }
+}
+
+fn optimiser(o: &artifact::recipe::Optimiser) -> Optimiser {
+    let clip = (o.clip_norm > 0.0).then_some(o.clip_norm);
+    match o.kind {
+        OptimiserKind::Adam => Optimiser::adam(
+            AdamOptions {
+                beta1: o.beta1,
+                beta2: o.beta2,
+                epsilon: o.epsilon,
+                weight_decay: o.weight_decay,
+                amsgrad: o.amsgrad,
+            },
+            clip,
+        ),
+        OptimiserKind::Sgd => Optimiser::sgd(
+            SgdOptions { momentum: o.momentum, nesterov: o.nesterov, weight_decay: o.weight_decay },
+            clip,
+        ),
+    }
+}
