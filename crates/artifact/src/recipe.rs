@@ -34,16 +34,28 @@ pub struct Recipe {
     pub postprocessing: Postprocessing,
 }
 
+/// Which planner reads the numbers of [`Planning`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanningRules {
+    /// The 2018 paper: patches by aspect ratio, batches by voxel count, axes pooled independently.
+    Paper,
+}
+
 /// Rules of `nnu-plan`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Planning {
+    /// Which planner.
+    pub rules: PlanningRules,
     /// GPU memory that the reference patches fill; `--gpu-memory` scales batch and patch from here.
     pub reference_memory_gib: f64,
     /// The budget to plan for.
     pub gpu_memory_gib: f64,
-    /// Largest 3D patch, in voxels per axis; its voxel count bounds every 3D patch.
+    /// Reference 3D patch; its voxel count bounds every 3D patch at the reference memory.
     pub reference_patch_3d: [usize; 3],
+    /// Longest edge of a 3D patch.
+    pub max_patch_edge_3d: usize,
     /// Batch size that fits with the reference patch.
     pub reference_batch_3d: usize,
     /// Reference 2D patch.
@@ -70,16 +82,20 @@ pub struct Planning {
     pub min_batch_size: usize,
     /// Percentile of the cases' spacings that becomes the target spacing.
     pub target_spacing_percentile: f64,
-    /// Spacing ratio above which a grid counts as anisotropic.
+    /// Low resolution: axes finer than the coarsest one by this factor or more are coarsened first.
     pub anisotropy_threshold: f64,
-    /// Masked normalisation if cropping leaves less than this fraction of the voxels (median over cases).
+    /// Masked normalisation if cropping leaves at most this fraction of the voxels (mean over cases).
     pub masked_normalisation_below: f64,
-    /// A cascade is planned if the median case has more than this many times the voxels of a patch.
+    /// A cascade is planned if the median case has more than this many times the voxels that fit into one patch.
     pub cascade_above_patches: f64,
     /// Factor by which the low-resolution spacing grows per step.
     pub low_resolution_step: f64,
     /// A loss at every decoder resolution.
     pub deep_supervision: bool,
+    /// Slope of the leaky ReLU below 0.
+    pub negative_slope: f32,
+    /// Added to the variance by the instance norm.
+    pub norm_epsilon: f32,
 }
 
 /// Order of the steps between cropping and saving.
@@ -296,7 +312,10 @@ pub struct Postprocessing {
 
 impl Recipe {
     /// Ranges and counts that no stage could work with.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// One line: key, found, expected.
+    pub fn check(&self) -> Result<(), String> {
         let a = &self.augmentation;
         let ranges = [
             ("rotation_degrees_3d", a.rotation_degrees_3d),
