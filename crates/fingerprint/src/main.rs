@@ -1,3 +1,93 @@
-//! Measures a data set: integrity, shapes, spacings, intensities.
+//! Glue: flags in, table and record out.
 
-fn main() {}
+use artifact::Commit;
+use artifact::dataset::Dataset;
+use artifact::fingerprint::Fingerprint;
+use clap::Parser;
+use fingerprint::{Report, content_hash, error_count, measure, table};
+use stage::{Common, Error, Io};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks a data set and measures what a plan needs: shapes, spacings, intensities.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nnu-fingerprint",
+    version,
+    after_help = "Example:\n  \
+    nnu-fingerprint --dataset Task04_Hippocampus --out work/fingerprint.toml"
+)]
+struct Args {
+    /// Folder with dataset.json and images (Decathlon's or nnU-Net's layout)
+    #[arg(long, value_name = "DIR")]
+    dataset: PathBuf,
+    /// Record to write
+    #[arg(long, value_name = "FILE", required_unless_present = "check_only")]
+    out: Option<PathBuf>,
+    /// Only look for problems; the table goes to stdout and nothing is written
+    #[arg(long, conflicts_with = "out")]
+    check_only: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl stage::Command for Args {
+    const STAGE: &'static str = "fingerprint";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+const IO: &[Io] = &[
+    Io::foreign("reads", "--dataset", "dataset.json and NIfTI"),
+    Io::writes::<Fingerprint>("--out"),
+];
+
+fn main() -> ExitCode {
+    stage::main(IO, |args: &Args, run| {
+        let dataset = Dataset::load(&args.dataset)?;
+        run.info(format!("{}: {} training cases", dataset.name, dataset.training.len()));
+        let provenance = |hash: String| run.provenance().input("--dataset", hash);
+        if let Some(out) = args.out.as_ref().filter(|out| out.exists() && !run.force()) {
+            // A file that can't be read is a problem for the table below.
+            let hash = content_hash(&args.dataset, &dataset);
+            if hash.is_ok_and(|h| run.up_to_date::<Fingerprint>(out, &provenance(h))) {
+                return Ok(());
+            }
+        }
+        let progress = run.progress("cases", dataset.training.len());
+        let report = measure(&args.dataset, &dataset, || {
+            progress.add(1);
+            !run.stop_requested()
+        })?;
+        drop(progress);
+        let report = report.ok_or_else(Error::interrupted)?;
+        show(args, &report);
+        let Some(body) = &report.fingerprint else { return Err(refusal(args, &report)) };
+        if let Some(out) = &args.out {
+            Commit::begin(out)?.finish(&provenance(report.hash), body)?;
+            run.info(format!("wrote {}", out.display()));
+        }
+        Ok(())
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what --check-only is asked for")]
+fn show(args: &Args, report: &Report) {
+    let table = table(&report.problems, if args.common.verbose { usize::MAX } else { 3 });
+    if !args.check_only {
+        eprint!("{table}");
+    } else if table.is_empty() {
+        println!("no problems");
+    } else {
+        print!("{table}");
+    }
+}
+
+fn refusal(args: &Args, report: &Report) -> Error {
+    let count = error_count(&report.problems);
+    let plural = if count == 1 { "" } else { "s" };
+    Error::input(format!("{}: {count} problem{plural}, expected none", args.dataset.display()))
+        .hint("mend these files or take the cases out; --verbose lists every one of them")
+}

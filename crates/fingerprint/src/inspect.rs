@@ -1,0 +1,252 @@
+//! Everything about one case: its files are read once, checked, hashed and measured.
+
+use crate::distribution::{Histogram, Moments};
+use crate::problem::{Class, Problem};
+use artifact::crop::{bounding_box, nonzero_mask};
+use artifact::dataset::{Dataset, DatasetCase, Stack};
+use artifact::fingerprint::MeasuredCase;
+use artifact::nifti::{self, Geometry, Volume};
+use artifact::{Result, hash_bytes};
+use ndarray::{ArrayView3, ArrayView4, Axis, s};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What one case gave.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    pub problems: Vec<Problem>,
+    /// Hash per file read.
+    pub hashes: BTreeMap<PathBuf, String>,
+    /// Only if the case has no errors.
+    pub measured: Option<Measured>,
+}
+
+/// A sound case's numbers.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub case: MeasuredCase,
+    /// Foreground intensities per channel.
+    pub moments: Vec<Moments>,
+    pub histograms: Vec<Histogram>,
+}
+
+/// Reads and measures one case of the data set in `folder`.
+pub(crate) fn inspect(folder: &Path, dataset: &Dataset, case: &DatasetCase) -> Inspected {
+    let mut look = Look { folder, dataset, case, found: Inspected::default() };
+    let image = look.image();
+    let label = look.label(image.as_ref().map(|i| &i.geometry));
+    if let (Some(image), Some((label, class_voxels))) = (image, label)
+        && crate::error_count(&look.found.problems) == 0
+    {
+        look.found.measured = Some(measure(case, &image, &label, class_voxels));
+    }
+    look.found
+}
+
+struct Look<'a> {
+    folder: &'a Path,
+    dataset: &'a Dataset,
+    case: &'a DatasetCase,
+    found: Inspected,
+}
+
+impl Look<'_> {
+    fn problem(&mut self, class: Class, path: &Path, detail: impl Into<String>) {
+        let subject = crate::relative(self.folder, path);
+        self.found.problems.push(Problem::new(class, subject, detail));
+    }
+
+    /// All channels, if every file is there, readable and on the same grid.
+    fn image(&mut self) -> Option<Volume> {
+        let mut stack = Stack::new(self.dataset.channels.len());
+        let mut complete = true;
+        let mut first: Option<Geometry> = None;
+        let mut constant = Vec::new();
+        let mut channels = 0;
+        for path in &self.case.images {
+            let Some(volume) = self.read(path) else {
+                complete = false;
+                continue;
+            };
+            constant.extend(self.check_values(path, volume.channels.view()));
+            channels += volume.channels.len_of(Axis(0));
+            match &first {
+                None => first = Some(volume.geometry.clone()),
+                Some(first) => complete &= self.same_grid(path, &volume.geometry, first),
+            }
+            complete = complete && stack.push(path, volume).is_ok();
+        }
+        if !constant.is_empty() && constant.len() == channels {
+            let value = format!("all voxels are {}", constant[0].1);
+            self.problem(Class::EmptyImage, &constant[0].0.clone(), value);
+        } else {
+            for (path, value) in constant {
+                self.problem(Class::ConstantChannel, &path, format!("all voxels are {value}"));
+            }
+        }
+        if !complete {
+            return None;
+        }
+        match stack.finish() {
+            Ok(volume) => Some(volume),
+            Err(found) => {
+                let declared = &self.dataset.channels;
+                let detail = format!(
+                    "{found} channels, expected {}: {}",
+                    declared.len(),
+                    declared.join(", ")
+                );
+                let path = self
+                    .case
+                    .images
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| self.case.id.clone().into());
+                self.problem(Class::ChannelCount, &path, detail);
+                None
+            }
+        }
+    }
+
+    /// Label values and voxels per class, if every value is a class.
+    fn label(&mut self, image: Option<&Geometry>) -> Option<(Volume, Vec<u64>)> {
+        let Some(path) = &self.case.label else {
+            let case = self.case.id.clone();
+            self.found.problems.push(Problem::new(Class::MissingFile, case, "no label listed"));
+            return None;
+        };
+        let volume = self.read(path)?;
+        if let Some(image) = image {
+            self.same_grid(path, &volume.geometry, image);
+        }
+        let channels = volume.channels.len_of(Axis(0));
+        if channels != 1 {
+            self.problem(
+                Class::ChannelCount,
+                path,
+                format!("label has {channels} channels, expected 1"),
+            );
+            return None;
+        }
+        let counts = self.count_classes(path, volume.channels.index_axis(Axis(0), 0))?;
+        if counts.iter().skip(1).all(|n| *n == 0) {
+            self.problem(Class::NoForeground, path, "all voxels are background");
+        }
+        Some((volume, counts))
+    }
+
+    fn read(&mut self, path: &Path) -> Option<Volume> {
+        match self.try_read(path) {
+            Ok(volume) => Some(volume),
+            Err(error) => {
+                let class = if path.exists() { Class::UnreadableFile } else { Class::MissingFile };
+                let detail = if path.exists() { error.message } else { "not there".into() };
+                self.problem(class, path, detail);
+                None
+            }
+        }
+    }
+
+    fn try_read(&mut self, path: &Path) -> Result<Volume> {
+        let mut contents = Vec::new();
+        for file in nifti::files_of(path)? {
+            let bytes = std::fs::read(&file).map_err(|e| artifact::Error::io(&file, "read", &e))?;
+            self.found.hashes.insert(file, hash_bytes(&bytes));
+            contents.push(bytes);
+        }
+        nifti::decode(path, contents)
+    }
+
+    fn same_grid(&mut self, path: &Path, found: &Geometry, expected: &Geometry) -> bool {
+        if let Err(detail) = found.same_grid(expected) {
+            let class = if found.shape == expected.shape { Class::Spacing } else { Class::Shape };
+            self.problem(class, path, detail);
+            return false;
+        }
+        if let Err(detail) = found.same_place(expected) {
+            self.problem(Class::Place, path, detail);
+        }
+        true
+    }
+
+    /// Reports voxels that are no numbers; returns the channels that hold one value only.
+    fn check_values(&mut self, path: &Path, channels: ArrayView4<'_, f32>) -> Vec<(PathBuf, f32)> {
+        let bad = channels.iter().filter(|v| !v.is_finite()).count();
+        if bad > 0 {
+            self.problem(Class::NonFinite, path, format!("{bad} of {} voxels", channels.len()));
+        }
+        let one_value = |channel: ArrayView3<'_, f32>| {
+            let value = *channel.first()?;
+            channel.iter().all(|&v| v == value).then_some((path.to_path_buf(), value))
+        };
+        channels.outer_iter().filter_map(one_value).collect()
+    }
+
+    fn count_classes(&mut self, path: &Path, label: ArrayView3<'_, f32>) -> Option<Vec<u64>> {
+        let labels = &self.dataset.labels;
+        // Values are at most 32767: a table finds the class of each.
+        let most = labels.iter().map(|l| l.value).max().unwrap_or(0);
+        let mut class_of = vec![usize::MAX; usize::try_from(most).unwrap_or(0) + 1];
+        for (class, label) in labels.iter().enumerate() {
+            class_of[usize::try_from(label.value).unwrap_or(0)] = class;
+        }
+        let mut counts = vec![0u64; labels.len()];
+        let (mut strange, mut broken) = (BTreeSet::new(), 0u64);
+        let mut example = 0.0;
+        for &value in label {
+            // A negative or fractional value never equals its own index.
+            let index = value as usize;
+            match class_of.get(index) {
+                Some(&class) if class != usize::MAX && index as f32 == value => counts[class] += 1,
+                _ if value.fract() == 0.0 => _ = strange.insert(value as i64),
+                _ => (broken, example) = (broken + 1, value),
+            }
+        }
+        if broken > 0 {
+            let detail = format!("{broken} voxels, such as {example}");
+            self.problem(Class::NonIntegerLabel, path, detail);
+        }
+        if !strange.is_empty() {
+            let declared: Vec<_> = labels.iter().map(|l| l.value.to_string()).collect();
+            let found: Vec<_> = strange.iter().take(8).map(i64::to_string).collect();
+            let more = if strange.len() > 8 { ", …" } else { "" };
+            let detail = format!("{}{more}, expected {}", found.join(", "), shorten(&declared));
+            self.problem(Class::UndeclaredLabel, path, detail);
+        }
+        (broken == 0 && strange.is_empty()).then_some(counts)
+    }
+}
+
+/// The first eight of a list.
+fn shorten(list: &[String]) -> String {
+    let more = if list.len() > 8 { ", …" } else { "" };
+    format!("{}{more}", list[..list.len().min(8)].join(", "))
+}
+
+fn measure(case: &DatasetCase, image: &Volume, label: &Volume, class_voxels: Vec<u64>) -> Measured {
+    let bounds = bounding_box(&nonzero_mask(image.channels.view()));
+    let [z, y, x] = bounds.clone();
+    let label = label.channels.slice(s![0, z.clone(), y.clone(), x.clone()]);
+    let inside = image.channels.slice(s![.., z, y, x]);
+    let (mut moments, mut histograms) = (Vec::new(), Vec::new());
+    for channel in inside.outer_iter() {
+        let foreground = || channel.iter().zip(label).filter(|(_, l)| **l > 0.0).map(|(v, _)| *v);
+        let mut histogram = Histogram::default();
+        foreground().for_each(|v| histogram.add(v));
+        moments.push(Moments::of(foreground()));
+        histograms.push(histogram);
+    }
+    let cropped_shape = bounds.map(|Range { start, end }| end - start);
+    let voxels = |shape: [usize; 3]| shape.iter().product::<usize>() as f64;
+    let geometry = &image.geometry;
+    let case = MeasuredCase {
+        id: case.id.clone(),
+        shape: geometry.shape,
+        spacing_mm: geometry.spacing_mm,
+        cropped_shape,
+        relative_size: voxels(cropped_shape) / voxels(geometry.shape),
+        class_voxels,
+    };
+    Measured { case, moments, histograms }
+}
