@@ -1,1 +1,3 @@
-//! Tests of the stages together: see the files beside this folder.
+//! What the tests of the whole pipeline and the demo share: a phantom data set that anyone can make.
+
+pub mod phantom;
