@@ -1,0 +1,332 @@
+//! Whole images from a network that sees patches: overlapping tiles, mirrored views, a Gaussian weight per voxel.
+//!
+//! Rules of nnU-Net (2018 paper and v2): tiles at most `step` × patch apart and evenly spread; images smaller than the
+//! patch are surrounded by zeros, the odd voxel at the end; each tile counts by a Gaussian around its centre; all
+//! subsets of the mirror axes are averaged. With half-patch steps and three axes a voxel is seen up to 64 times. A 2D
+//! patch has depth 1, so that every slice is tiled by itself.
+//!
+//! Sums are taken view after view, and threads share the work by slices: the same input gives the same bytes at any
+//! thread count.
+
+use artifact::recipe::Averaged;
+use ndarray::parallel::prelude::*;
+use ndarray::{
+    Array3, Array4, Array5, ArrayView2, ArrayView3, ArrayView4, ArrayView5, ArrayViewMut3,
+    ArrayViewMut4, ArrayViewMut5, Axis, Slice, s,
+};
+
+/// How tiles are laid and averaged. Axes are z, y, x.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// What the network sees at once, in voxels; depth 1 for 2D.
+    pub patch: [usize; 3],
+    /// Largest distance of neighbouring tiles as a fraction of the patch.
+    pub step: f64,
+    /// Width of the Gaussian weight as a fraction of the patch.
+    pub gaussian_sigma: f64,
+    /// All subsets of these axes are flipped; empty: no mirroring. Axes where the patch is 1 are left out.
+    pub mirror_axes: Vec<usize>,
+    /// What is averaged: softmax outputs, or network outputs that go through the softmax at the end.
+    pub averaged: Averaged,
+    /// Tiles and mirrored views that go through the network at once.
+    pub tile_batch: usize,
+}
+
+/// The network: reads patches `[n, channel, z, y, x]`, writes logits `[n, class, z, y, x]`. `n` is at most
+/// [`Window::tile_batch`].
+pub type Forward<'a, E> =
+    dyn FnMut(ArrayView5<'_, f32>, ArrayViewMut5<'_, f32>) -> Result<(), E> + 'a;
+
+/// Told how many views are done since the last call; an error ends the prediction.
+pub type Tick<'a, E> = dyn FnMut(usize) -> Result<(), E> + 'a;
+
+/// Class probabilities `[class, z, y, x]` of an image `[channel, z, y, x]`.
+///
+/// # Errors
+/// Those of `forward` and `tick`.
+///
+/// # Panics
+/// As [`Accumulator::new`] and [`Accumulator::add`].
+pub fn predict<E>(
+    image: ArrayView4<'_, f32>,
+    classes: usize,
+    window: &Window,
+    forward: &mut Forward<'_, E>,
+    tick: &mut Tick<'_, E>,
+) -> Result<Array4<f32>, E> {
+    let (_, z, y, x) = image.dim();
+    let mut accumulator = Accumulator::new([z, y, x], classes, window);
+    accumulator.add(image, forward, tick)?;
+    Ok(accumulator.finish())
+}
+
+/// First voxels of the tiles along one axis of at least `tile` voxels: evenly spread, at most `step` × `tile` apart but
+/// not closer than one voxel, rounded half to even.
+///
+/// An axis shorter than `tile` has one tile, at 0 of the surrounding zeros.
+pub fn positions(image: usize, tile: usize, step: f64) -> Vec<usize> {
+    let slack = image.saturating_sub(tile);
+    let intervals = (slack as f64 / (tile as f64 * step).max(1.0)).ceil();
+    if slack == 0 {
+        return vec![0];
+    }
+    let distance = slack as f64 / intervals;
+    // Both numbers are small and not negative: `as` is exact.
+    (0..=intervals as usize).map(|i| (distance * i as f64).round_ties_even() as usize).collect()
+}
+
+/// Weight of a tile's voxels `[z, y, x]`: a Gaussian of `sigma` × patch around voxel `patch / 2`, cut off at 4 standard
+/// deviations, 1 at the peak; where it is 0, the smallest other weight, so that every voxel counts.
+pub fn gaussian(patch: [usize; 3], sigma: f64) -> Array3<f32> {
+    let curves = patch.map(|edge| curve(edge, sigma * edge as f64));
+    let mut weight = Array3::from_shape_fn(patch, |(z, y, x)| {
+        (curves[0][z] * curves[1][y] * curves[2][x]) as f32
+    });
+    let smallest = weight.iter().copied().filter(|w| *w > 0.0).fold(1.0, f32::min);
+    weight.mapv_inplace(|w| if w > 0.0 { w } else { smallest });
+    weight
+}
+
+/// The Gaussian along one axis. Cut off as `scipy.ndimage.gaussian_filter` does: beyond ⌊4σ + ½⌋ voxels.
+fn curve(edge: usize, sigma: f64) -> Vec<f64> {
+    let radius = (4.0 * sigma + 0.5).floor();
+    let value = |i: usize| {
+        let distance = i.abs_diff(edge / 2) as f64;
+        if distance > radius { 0.0 } else { (-0.5 * (distance / sigma).powi(2)).exp() }
+    };
+    (0..edge).map(value).collect()
+}
+
+/// How often the network runs over an image of this shape: tiles times mirrored views.
+pub fn views(shape: [usize; 3], window: &Window) -> usize {
+    let tiles: usize =
+        (0..3).map(|a| positions(shape[a], window.patch[a], window.step).len()).product();
+    tiles * flips(window).len()
+}
+
+/// Which axes each view flips.
+fn flips(window: &Window) -> Vec<[bool; 3]> {
+    let may = |axis: usize| window.patch[axis] > 1 && window.mirror_axes.contains(&axis);
+    (0..8usize)
+        .map(|subset| [0, 1, 2].map(|axis| subset >> axis & 1 == 1))
+        .filter(|flip| (0..3).all(|axis| !flip[axis] || may(axis)))
+        .collect()
+}
+
+/// The part of an image that a tile covers.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    /// First voxel of the part in the image.
+    image: [usize; 3],
+    /// The same voxel in the tile: not 0 where zeros surround the image.
+    tile: [usize; 3],
+    /// Voxels of the part.
+    shape: [usize; 3],
+}
+
+fn tiles(shape: [usize; 3], window: &Window) -> Vec<Tile> {
+    let patch = window.patch;
+    let along = [0, 1, 2].map(|a| positions(shape[a], patch[a], window.step));
+    let before = [0, 1, 2].map(|a| patch[a].saturating_sub(shape[a]) / 2);
+    let extent = [0, 1, 2].map(|a| patch[a].min(shape[a]));
+    let mut tiles = Vec::new();
+    for &z in &along[0] {
+        for &y in &along[1] {
+            for &x in &along[2] {
+                tiles.push(Tile { image: [z, y, x], tile: before, shape: extent });
+            }
+        }
+    }
+    tiles
+}
+
+/// Weighted sums of views; several models may add theirs, which averages over models too.
+#[derive(Debug)]
+pub struct Accumulator {
+    window: Window,
+    /// `[z, y, x]` of the patch.
+    gaussian: Array3<f32>,
+    /// `[class, z, y, x]`.
+    sums: Array4<f32>,
+    /// `[z, y, x]`.
+    weights: Array3<f32>,
+}
+
+impl Accumulator {
+    /// Empty sums for an image of this shape.
+    ///
+    /// # Panics
+    /// If the patch has an edge of 0, or step or sigma is not positive.
+    pub fn new(shape: [usize; 3], classes: usize, window: &Window) -> Self {
+        assert!(!window.patch.contains(&0), "patch {:?} has an edge of 0", window.patch);
+        assert!(window.step > 0.0 && window.gaussian_sigma > 0.0, "step and sigma are positive");
+        let [z, y, x] = shape;
+        Self {
+            window: window.clone(),
+            gaussian: gaussian(window.patch, window.gaussian_sigma),
+            sums: Array4::zeros((classes, z, y, x)),
+            weights: Array3::zeros(shape),
+        }
+    }
+
+    /// Adds all views of one network. After an error the sums are incomplete and of no use.
+    ///
+    /// # Errors
+    /// Those of `forward` and `tick`.
+    ///
+    /// # Panics
+    /// If the image's shape isn't the accumulator's.
+    pub fn add<E>(
+        &mut self,
+        image: ArrayView4<'_, f32>,
+        forward: &mut Forward<'_, E>,
+        tick: &mut Tick<'_, E>,
+    ) -> Result<(), E> {
+        let (channels, z, y, x) = image.dim();
+        assert_eq!(self.weights.dim(), (z, y, x), "an image of another shape");
+        let flips = flips(&self.window);
+        let tiles = tiles([z, y, x], &self.window);
+        let views: Vec<_> =
+            tiles.iter().flat_map(|tile| flips.iter().map(move |flip| (*tile, *flip))).collect();
+        let [pz, py, px] = self.window.patch;
+        let batch = self.window.tile_batch.clamp(1, views.len());
+        let mut input = Array5::zeros((batch, channels, pz, py, px));
+        let mut logits = Array5::zeros((batch, self.sums.dim().0, pz, py, px));
+        for group in views.chunks(batch) {
+            let n = group.len();
+            for (patch, &(tile, flip)) in input.outer_iter_mut().zip(group) {
+                cut(image, tile, flip, patch);
+            }
+            forward(
+                input.slice(s![..n, .., .., .., ..]),
+                logits.slice_mut(s![..n, .., .., .., ..]),
+            )?;
+            for (view, &(tile, flip)) in logits.outer_iter().zip(group) {
+                self.add_view(view, tile, flip);
+            }
+            tick(n)?;
+        }
+        Ok(())
+    }
+
+    /// One view, its flip undone; threads take slices of it.
+    fn add_view(&mut self, mut logits: ArrayView4<'_, f32>, tile: Tile, flip: [bool; 3]) {
+        for axis in 0..3 {
+            if flip[axis] {
+                logits.invert_axis(Axis(axis + 1));
+            }
+        }
+        let logits = part4(logits, tile.tile, tile.shape);
+        let gaussian = part3(self.gaussian.view(), tile.tile, tile.shape);
+        let softmax = self.window.averaged == Averaged::Probabilities;
+        let mut sums = self.sums.view_mut();
+        let mut weights = self.weights.view_mut();
+        for axis in 0..3 {
+            let range = Slice::from(tile.image[axis]..tile.image[axis] + tile.shape[axis]);
+            sums.slice_axis_inplace(Axis(axis + 1), range);
+            weights.slice_axis_inplace(Axis(axis), range);
+        }
+        sums.axis_iter_mut(Axis(1))
+            .into_par_iter()
+            .zip(weights.axis_iter_mut(Axis(0)))
+            .zip(logits.axis_iter(Axis(1)))
+            .zip(gaussian.axis_iter(Axis(0)))
+            .for_each(|(((sums, mut weights), logits), gaussian)| {
+                weights += &gaussian;
+                add_slice(sums, logits, gaussian, softmax);
+            });
+    }
+
+    /// The averages as probabilities `[class, z, y, x]`.
+    pub fn finish(self) -> Array4<f32> {
+        let Self { window, mut sums, weights, .. } = self;
+        let softmax_at_the_end = window.averaged == Averaged::Logits;
+        sums.axis_iter_mut(Axis(1)).into_par_iter().zip(weights.axis_iter(Axis(0))).for_each(
+            |(mut slice, weights)| {
+                for mut class in slice.outer_iter_mut() {
+                    class /= &weights;
+                }
+                if softmax_at_the_end {
+                    let mut scratch = Vec::new();
+                    for y in 0..slice.dim().1 {
+                        let mut rows = slice.index_axis_mut(Axis(1), y);
+                        scratch.clear();
+                        scratch.extend(rows.iter().copied());
+                        softmax_rows(&mut scratch, rows.dim().1);
+                        rows.iter_mut().zip(&scratch).for_each(|(row, p)| *row = *p);
+                    }
+                }
+            },
+        );
+        sums
+    }
+}
+
+/// Copies a tile into a patch `[channel, z, y, x]`, flipped, zeros where the image ends.
+fn cut(image: ArrayView4<'_, f32>, tile: Tile, flip: [bool; 3], mut patch: ArrayViewMut4<'_, f32>) {
+    let (_, z, y, x) = patch.dim();
+    if tile.shape != [z, y, x] {
+        patch.fill(0.0);
+    }
+    for axis in 0..3 {
+        if flip[axis] {
+            patch.invert_axis(Axis(axis + 1));
+        }
+        let range = Slice::from(tile.tile[axis]..tile.tile[axis] + tile.shape[axis]);
+        patch.slice_axis_inplace(Axis(axis + 1), range);
+    }
+    patch.assign(&part4(image, tile.image, tile.shape));
+}
+
+fn part3(array: ArrayView3<'_, f32>, from: [usize; 3], shape: [usize; 3]) -> ArrayView3<'_, f32> {
+    let range = |a: usize| from[a]..from[a] + shape[a];
+    array.slice_move(s![range(0), range(1), range(2)])
+}
+
+fn part4(array: ArrayView4<'_, f32>, from: [usize; 3], shape: [usize; 3]) -> ArrayView4<'_, f32> {
+    let range = |a: usize| from[a]..from[a] + shape[a];
+    array.slice_move(s![.., range(0), range(1), range(2)])
+}
+
+/// Adds one slice `[class, y, x]`, each voxel times its weight.
+fn add_slice(
+    mut sums: ArrayViewMut3<'_, f32>,
+    logits: ArrayView3<'_, f32>,
+    gaussian: ArrayView2<'_, f32>,
+    softmax: bool,
+) {
+    let (_, height, width) = logits.dim();
+    let mut scores = Vec::with_capacity(logits.dim().0 * width);
+    for y in 0..height {
+        scores.clear();
+        scores.extend(logits.index_axis(Axis(1), y).iter().copied());
+        if softmax {
+            softmax_rows(&mut scores, width);
+        }
+        let weights = gaussian.row(y);
+        let mut sums = sums.index_axis_mut(Axis(1), y);
+        for (mut sums, scores) in sums.outer_iter_mut().zip(scores.chunks_exact(width)) {
+            for ((sum, score), weight) in sums.iter_mut().zip(scores).zip(weights) {
+                *sum += score * weight;
+            }
+        }
+    }
+}
+
+/// Softmax over the rows of `[class, width]`, in place; the largest logit is subtracted first.
+fn softmax_rows(scores: &mut [f32], width: usize) {
+    let mut largest = vec![f32::NEG_INFINITY; width];
+    let mut sum = vec![0.0f32; width];
+    for row in scores.chunks_exact(width) {
+        largest.iter_mut().zip(row).for_each(|(m, &s)| *m = m.max(s));
+    }
+    for row in scores.chunks_exact_mut(width) {
+        for ((score, &m), sum) in row.iter_mut().zip(&largest).zip(&mut sum) {
+            *score = (*score - m).exp();
+            *sum += *score;
+        }
+    }
+    for row in scores.chunks_exact_mut(width) {
+        row.iter_mut().zip(&sum).for_each(|(score, sum)| *score /= sum);
+    }
+}
