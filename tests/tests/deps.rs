@@ -1,0 +1,49 @@
+//! The crates' dependencies on each other are the ones that the README's map shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+#[test]
+fn stages_depend_on_each_other_only_where_the_map_says_so() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let names: BTreeSet<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let served = ["artifact", "stage"];
+    let allowed = BTreeMap::from([
+        ("artifact", vec![]),
+        ("stage", vec!["artifact"]),
+        ("fingerprint", vec![]),
+        ("plan", vec![]),
+        ("preprocess", vec![]),
+        ("augment", vec![]),
+        ("net", vec![]),
+        ("train", vec!["net", "augment"]),
+        ("infer", vec!["net", "preprocess"]),
+        ("postprocess", vec![]),
+    ]);
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        if name == "e2e" {
+            continue;
+        }
+        let mut expected: BTreeSet<&str> = allowed[name].iter().copied().collect();
+        if !served.contains(&name) {
+            expected.extend(served);
+        }
+        let found: BTreeSet<&str> = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["kind"].is_null())
+            .map(|d| d["name"].as_str().unwrap())
+            .filter(|d| names.contains(d))
+            .collect();
+        assert!(found.is_subset(&expected), "{name} depends on {found:?}, allowed are {expected:?}");
+    }
+    assert_eq!(names.len(), allowed.len() + 1, "a crate is missing in this test's map: {names:?}");
+}
