@@ -1,0 +1,65 @@
+//! The pipeline's lines fit the programs: every flag exists, and every kind of file is read in the version it is written.
+
+use e2e::programs::{folder, run};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
+const MAKEFILE: &str = include_str!("../../pipelines/Makefile");
+const STAGES: [&str; 7] =
+    ["fingerprint", "plan", "preprocess", "augment", "train", "infer", "postprocess"];
+
+/// Program (with subcommand) → flags, from the lines `$(BIN)/nnu-…` with their continuations.
+fn makefile_flags() -> BTreeMap<String, BTreeSet<String>> {
+    let text = MAKEFILE.replace("\\\n", " ");
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for call in text.lines().flat_map(|line| line.split("$(BIN)/").skip(1)) {
+        let words: Vec<&str> = call.split(|c: char| c.is_whitespace() || c == ',').collect();
+        if !words[0].starts_with("nnu-") || words[0].ends_with(')') {
+            continue;
+        }
+        let sub = words.get(1).filter(|w| w.chars().all(|c| c.is_ascii_lowercase()) && words[0] == "nnu-postprocess");
+        let program = sub.map_or(words[0].to_string(), |s| format!("{} {s}", words[0]));
+        let flags = words.iter().filter(|w| w.starts_with("--")).map(|w| (*w).to_string());
+        found.entry(program).or_default().extend(flags);
+    }
+    found
+}
+
+#[test]
+fn every_flag_of_the_makefile_is_a_flag_of_its_program() {
+    let (programs, here) = (folder(PHANTOM), Path::new("."));
+    let calls = makefile_flags();
+    assert!(calls.len() >= 8, "found only {:?}", calls.keys());
+    for (program, flags) in calls {
+        let help = run(&programs, here, &format!("{program} --help"));
+        assert_eq!(help.code, 0, "{program} --help: {}", help.stderr);
+        let known: BTreeSet<&str> =
+            help.stdout.split(|c: char| !(c.is_alphanumeric() || c == '-')).filter(|w| w.starts_with("--")).collect();
+        for flag in flags {
+            assert!(known.contains(flag.as_str()), "{program} has no flag {flag}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_is_read_in_the_version_in_which_it_is_written() {
+    let (programs, here) = (folder(PHANTOM), Path::new("."));
+    let (mut written, mut read) = (BTreeMap::new(), Vec::new());
+    for stage in STAGES {
+        let table = run(&programs, here, &format!("nnu-{stage} --io"));
+        assert_eq!(table.code, 0, "nnu-{stage} --io: {}", table.stderr);
+        for line in table.stdout.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let Some(Ok(version)) = words.last().map(|w| w.parse::<u32>()) else { continue };
+            match words[0] {
+                "writes" => drop(written.insert(words[2].to_string(), version)),
+                _ => read.push((stage, words[2].to_string(), version)),
+            }
+        }
+    }
+    assert!(read.len() >= 10, "only {read:?}");
+    for (stage, kind, version) in read {
+        assert_eq!(written.get(&kind), Some(&version), "nnu-{stage} reads {kind} {version}");
+    }
+}
