@@ -57,6 +57,26 @@ impl Commit {
         self.bytes(name, &npy::encode(array))
     }
 
+    /// Adds a sibling that `write` makes piece by piece, for files too large to hold in memory.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`]; also what `write` returns.
+    pub fn stream(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let path = self.record.with_file_name(name);
+        let temp = temporary(&path);
+        self.pending.push((temp.clone(), name.into()));
+        let mut file = Hashed { file: create(&temp)?, hasher: blake3::Hasher::new() };
+        let fail = |e| Error::io(&temp, "write", &e);
+        write(&mut file).map_err(fail)?;
+        file.file.sync_all().map_err(fail)?;
+        self.hashes.insert(name.into(), format!("b3:{}", file.hasher.finalize().to_hex()));
+        Ok(())
+    }
+
     /// Moves the siblings into place, then writes the record; `body` is checked first.
     ///
     /// # Errors
@@ -118,6 +138,24 @@ impl Commit {
         })?;
         rename(&temp, path)?;
         sync_folder(path)
+    }
+}
+
+/// A file that is hashed while it is written.
+struct Hashed {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -49,11 +49,21 @@ pub struct NpyHeader {
 
 /// The bytes of a `.npy` file.
 pub fn encode<T: Element, D: Dimension>(array: &ArrayView<'_, T, D>) -> Vec<u8> {
-    let shape: Vec<String> = array.shape().iter().map(usize::to_string).collect();
-    let shape = if shape.len() == 1 {
-        format!("({},)", shape[0])
+    let mut out = encode_header::<T>(array.shape());
+    out.reserve(array.len() * size_of::<T>());
+    for &x in array {
+        x.put(&mut out);
+    }
+    out
+}
+
+/// The bytes before the data of a `.npy` file, for arrays that are written piece by piece ([`crate::Commit::stream`]).
+pub fn encode_header<T: Element>(shape: &[usize]) -> Vec<u8> {
+    let edges: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let shape = if edges.len() == 1 {
+        format!("({},)", edges[0])
     } else {
-        format!("({})", shape.join(", "))
+        format!("({})", edges.join(", "))
     };
     let mut header =
         format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", T::DESCRIPTOR)
@@ -63,13 +73,10 @@ pub fn encode<T: Element, D: Dimension>(array: &ArrayView<'_, T, D>) -> Vec<u8> 
     header.resize(padded - 11, b' ');
     header.push(b'\n');
     let length = u16::try_from(header.len()).expect("an array of at most a few dozen axes");
-    let mut out = Vec::with_capacity(padded + array.len() * size_of::<T>());
+    let mut out = Vec::with_capacity(padded);
     out.extend_from_slice(b"\x93NUMPY\x01\x00");
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&header);
-    for &x in array {
-        x.put(&mut out);
-    }
     out
 }
 
