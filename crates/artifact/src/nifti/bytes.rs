@@ -41,7 +41,8 @@ fn inflate_start(mut source: impl std::io::BufRead, start: &mut Vec<u8>) -> std:
         let missing = (SIZE_MAX - start.len()) as u64;
         let read = member.by_ref().take(missing).read_to_end(start)?;
         source = member.into_inner();
-        if read as u64 == missing || source.fill_buf()?.is_empty() {
+        // Padding after the last member, or nothing.
+        if read as u64 == missing || !source.fill_buf()?.starts_with(&[0x1f]) {
             break;
         }
     }

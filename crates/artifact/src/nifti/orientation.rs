@@ -37,7 +37,10 @@ pub(super) fn place(header: &Header) -> Result<Placement, String> {
     let affine = choose(header, sizes, flips)?;
     let mut origin = [0.0; 3];
     let mut direction = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    if let Some(affine) = affine {
+    if let Some(mut affine) = affine {
+        if planar {
+            affine[2] = [0.0; 4];
+        }
         let lps = [-1.0, -1.0, 1.0];
         let columns = normalised_columns(&affine);
         for row in 0..3 {
@@ -55,7 +58,6 @@ pub(super) fn place(header: &Header) -> Result<Placement, String> {
     }
     if planar {
         // A slice has no distance to the next one: far apart, as in nnU-Net, so that nothing is interpolated across.
-        origin[2] = 0.0;
         sizes[2] = 999.0 * sizes[0].max(sizes[1]);
         for row in 0..3 {
             direction[row][2] = if row == 2 { 1.0 } else { 0.0 };
