@@ -1,1 +1,17 @@
-//! Samples patches and augments them.
+//! Samples patches from preprocessed cases and augments them.
+//!
+//! A batch is a pure function of (seed, mode, batch number): [`Loader::batch`] may be called by any thread in any
+//! order. The transforms are the 2018 paper's: rotation, scaling and elastic deformation, composed into one coordinate
+//! map and done in one resampling pass ([`spatial`]), then gamma ([`intensity`]), then mirroring. [`draws`] decides which
+//! of them fire; the others take the random draw as an argument.
+
+pub mod draws;
+pub mod elastic;
+pub mod intensity;
+mod loader;
+pub mod sampling;
+pub mod spatial;
+pub mod spline;
+
+pub use draws::{Draws, Elastic, Frame, Settings};
+pub use loader::{Loader, Mode, Placement, SampledBatch};
