@@ -1,1 +1,25 @@
 //! The U-Net: forward, backward, loss and optimiser on the CPU.
+//!
+//! [`UNet`] is built from [`artifact::plan::Network`]; 2D is 3D with depth 1. A U-Net is a fixed list of layers, so
+//! forward and backward are written out layer by layer, without automatic differentiation, over memory that is
+//! planned once per (batch, patch) and reused.
+//!
+//! All convolutions, transposed convolutions and heads, forward and backward, are three operations between a large
+//! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
+
+mod cpu;
+mod device;
+mod error;
+mod loss;
+mod ops;
+mod optimiser;
+#[cfg(test)]
+mod reference;
+mod tensor;
+mod unet;
+
+pub use device::{Cpu, Device, DeviceError, SimdLevel};
+pub use error::Error;
+pub use loss::{ClassCounts, Loss, LossOptions};
+pub use optimiser::{AdamOptions, Optimiser, SgdOptions};
+pub use unet::UNet;

@@ -1,0 +1,254 @@
+//! Adam and SGD with Nesterov momentum, with torch's arithmetic in f32.
+
+use crate::Error;
+use crate::unet::{Parameter, gather_named, named};
+use ndarray::ArrayD;
+use rayon::prelude::*;
+
+/// Kingma and Ba 2015, with weight decay added to the gradient (torch.optim.Adam, not AdamW).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamOptions {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Divide by the largest second moment so far (Reddi et al. 2018).
+    pub amsgrad: bool,
+}
+
+/// torch.optim.SGD with dampening 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdOptions {
+    /// Decay of the velocity.
+    pub momentum: f64,
+    /// Look ahead along the velocity.
+    pub nesterov: bool,
+    /// L2 penalty.
+    pub weight_decay: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    Adam(AdamOptions),
+    Sgd(SgdOptions),
+}
+
+impl Rule {
+    /// What is kept per parameter.
+    fn moments(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adam(a) if a.amsgrad => &["first_moment", "second_moment", "largest_second_moment"],
+            Self::Adam(_) => &["first_moment", "second_moment"],
+            Self::Sgd(_) => &["velocity"],
+        }
+    }
+}
+
+/// An update rule with its state.
+#[derive(Debug, Clone)]
+pub struct Optimiser {
+    rule: Rule,
+    clip_norm: Option<f64>,
+    steps: u64,
+    /// One flat vector per name of [`Rule::moments`]; empty before the first step.
+    moments: Vec<Vec<f32>>,
+    parameters: Vec<Parameter>,
+}
+
+/// Numbers per parallel task; part of the clipping norm's definition, so not a function of the threads.
+const CHUNK: usize = 1 << 14;
+
+impl Optimiser {
+    /// Adam; gradients are first scaled down to a joint norm of `clip_norm` if they exceed it.
+    pub fn adam(options: AdamOptions, clip_norm: Option<f64>) -> Self {
+        Self::new(Rule::Adam(options), clip_norm)
+    }
+
+    /// SGD; `clip_norm` as for [`Optimiser::adam`].
+    pub fn sgd(options: SgdOptions, clip_norm: Option<f64>) -> Self {
+        Self::new(Rule::Sgd(options), clip_norm)
+    }
+
+    fn new(rule: Rule, clip_norm: Option<f64>) -> Self {
+        Self { rule, clip_norm, steps: 0, moments: vec![], parameters: vec![] }
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The state by name, `first_moment.encoder.0.conv.0.weight` and so on, each with its parameter's shape; empty
+    /// before the first step. With [`Optimiser::steps`], all that [`Optimiser::restore`] needs to go on bit by bit.
+    pub fn state(&self) -> Vec<(String, ArrayD<f32>)> {
+        let moments = self.rule.moments().iter().zip(&self.moments);
+        moments.flat_map(|(name, values)| named(&self.prefixed(name), values)).collect()
+    }
+
+    /// Takes over a state; its names and shapes must be those of a state of this rule, and the next step checks them
+    /// against the network.
+    pub fn restore(&mut self, steps: u64, state: &[(String, ArrayD<f32>)]) -> Result<(), Error> {
+        let names = self.rule.moments();
+        let prefix = format!("{}.", names[0]);
+        let mut parameters: Vec<Parameter> = Vec::new();
+        for (name, array) in state {
+            if let Some(name) = name.strip_prefix(&prefix) {
+                let start = parameters.last().map_or(0, |p| p.range.end);
+                let (name, shape) = (name.to_owned(), array.shape().to_vec());
+                parameters.push(Parameter { name, shape, range: start..start + array.len() });
+            }
+        }
+        let known = |name: &str| names.iter().any(|m| name.starts_with(&format!("{m}.")));
+        if let Some((name, _)) = state.iter().find(|(name, _)| !known(name)) {
+            return Err(Error::UnknownTensor(name.clone()));
+        }
+        let restored = Self { parameters, steps, moments: vec![], ..*self };
+        let mut moments = Vec::new();
+        for name in if state.is_empty() { &[] } else { names } {
+            let prefix = format!("{name}.");
+            let mine: Vec<_> = state.iter().filter(|(n, _)| n.starts_with(&prefix)).cloned().collect();
+            moments.push(gather_named(&restored.prefixed(name), &mine)?);
+        }
+        *self = Self { moments, ..restored };
+        Ok(())
+    }
+
+    fn prefixed(&self, moment: &str) -> Vec<Parameter> {
+        let rename = |p: &Parameter| Parameter { name: format!("{moment}.{}", p.name), ..p.clone() };
+        self.parameters.iter().map(rename).collect()
+    }
+
+    /// One step; `gradient` is clipped in place.
+    pub(crate) fn step(
+        &mut self,
+        parameters: &[Parameter],
+        values: &mut [f32],
+        gradient: &mut [f32],
+        learning_rate: f64,
+    ) -> Result<(), Error> {
+        if self.moments.is_empty() {
+            self.parameters = parameters.to_vec();
+            self.moments = vec![vec![0.0; values.len()]; self.rule.moments().len()];
+        }
+        self.check(parameters)?;
+        if let Some(limit) = self.clip_norm {
+            clip(gradient, limit);
+        }
+        self.steps += 1;
+        let first = self.steps == 1;
+        let moments = &mut self.moments[..];
+        match (self.rule, moments) {
+            (Rule::Adam(rule), [m, v]) => {
+                adam(&rule, self.steps, learning_rate, values, gradient, m, v, None);
+            }
+            (Rule::Adam(rule), [m, v, largest]) => {
+                adam(&rule, self.steps, learning_rate, values, gradient, m, v, Some(largest));
+            }
+            (Rule::Sgd(rule), [velocity]) => {
+                sgd(&rule, first, learning_rate, values, gradient, velocity);
+            }
+            _ => unreachable!("as many moments as the rule names"),
+        }
+        Ok(())
+    }
+
+    fn check(&self, parameters: &[Parameter]) -> Result<(), Error> {
+        for (i, p) in parameters.iter().enumerate() {
+            match self.parameters.get(i) {
+                Some(mine) if mine == p => {}
+                Some(mine) if mine.name == p.name => {
+                    let (name, found) = (p.name.clone(), mine.shape.clone());
+                    return Err(Error::TensorShape { name, found, expected: p.shape.clone() });
+                }
+                _ => return Err(Error::MissingTensor(format!("{} (optimiser state)", p.name))),
+            }
+        }
+        match self.parameters.get(parameters.len()) {
+            Some(extra) => Err(Error::UnknownTensor(format!("{} (optimiser state)", extra.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// torch.nn.utils.clip_grad_norm_ with the norm summed in f64.
+fn clip(gradient: &mut [f32], limit: f64) {
+    let sum = |chunk: &[f32]| chunk.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
+    let sums: Vec<f64> = gradient.par_chunks(CHUNK).map(sum).collect();
+    let factor = limit / (sums.iter().sum::<f64>().sqrt() + 1e-6);
+    if factor < 1.0 {
+        gradient.par_iter_mut().for_each(|g| *g *= factor as f32);
+    }
+}
+
+fn adam(
+    rule: &AdamOptions,
+    step: u64,
+    learning_rate: f64,
+    values: &mut [f32],
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    largest: Option<&mut Vec<f32>>,
+) {
+    let step = i32::try_from(step).unwrap_or(i32::MAX);
+    let size = (learning_rate / (1.0 - rule.beta1.powi(step))) as f32;
+    let root = (1.0 - rule.beta2.powi(step)).sqrt() as f32;
+    let (decay, epsilon) = (rule.weight_decay as f32, rule.epsilon as f32);
+    let (one_beta1, beta2, one_beta2) =
+        ((1.0 - rule.beta1) as f32, rule.beta2 as f32, (1.0 - rule.beta2) as f32);
+    let one = |p: &mut f32, g: f32, m: &mut f32, v: &mut f32, top: Option<&mut f32>| {
+        let g = g + decay * *p;
+        *m += one_beta1 * (g - *m);
+        *v = *v * beta2 + one_beta2 * g * g;
+        let v = match top {
+            Some(top) => {
+                *top = top.max(*v);
+                *top
+            }
+            None => *v,
+        };
+        *p -= size * *m / (v.sqrt() / root + epsilon);
+    };
+    let chunks = (values.par_chunks_mut(CHUNK), gradient.par_chunks(CHUNK))
+        .into_par_iter()
+        .zip((first.par_chunks_mut(CHUNK), second.par_chunks_mut(CHUNK)).into_par_iter());
+    match largest {
+        Some(largest) => {
+            let chunks = chunks.zip(largest.par_chunks_mut(CHUNK));
+            chunks.for_each(|(((p, g), (m, v)), top)| {
+                for i in 0..p.len() {
+                    one(&mut p[i], g[i], &mut m[i], &mut v[i], Some(&mut top[i]));
+                }
+            });
+        }
+        None => chunks.for_each(|((p, g), (m, v))| {
+            for i in 0..p.len() {
+                one(&mut p[i], g[i], &mut m[i], &mut v[i], None);
+            }
+        }),
+    }
+}
+
+fn sgd(
+    rule: &SgdOptions,
+    first: bool,
+    learning_rate: f64,
+    values: &mut [f32],
+    gradient: &[f32],
+    velocity: &mut [f32],
+) {
+    let (decay, momentum, rate) =
+        (rule.weight_decay as f32, rule.momentum as f32, learning_rate as f32);
+    let chunks = (values.par_chunks_mut(CHUNK), gradient.par_chunks(CHUNK)).into_par_iter();
+    chunks.zip(velocity.par_chunks_mut(CHUNK)).for_each(|((p, g), velocity)| {
+        for i in 0..p.len() {
+            let g = g[i] + decay * p[i];
+            velocity[i] = if first { g } else { momentum * velocity[i] + g };
+            p[i] -= rate * if rule.nesterov { g + momentum * velocity[i] } else { velocity[i] };
+        }
+    });
+}

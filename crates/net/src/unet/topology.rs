@@ -1,0 +1,200 @@
+//! The network as a list of layers and named parameters, before any memory is taken.
+
+use crate::Error;
+use crate::ops::linear::Geometry;
+use crate::ops::packing::{Channels, Direction};
+use artifact::plan::Network;
+use std::ops::Range;
+
+/// One named tensor in the flat parameter vector.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Parameter {
+    pub name: String,
+    /// PyTorch's: `[out, in, z, y, x]`, transposed convolutions `[in, out, z, y, x]`, else one axis.
+    pub shape: Vec<usize>,
+    pub range: Range<usize>,
+}
+
+/// What a layer does besides its linear map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Convolution, instance norm, leaky ReLU.
+    Block,
+    /// Transposed convolution.
+    Up,
+    /// 1×1×1 segmentation head.
+    Head,
+}
+
+/// One layer with its place in the flat parameter vector.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    pub name: String,
+    pub role: Role,
+    pub geometry: Geometry,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub small: Channels,
+    pub large: Channels,
+    pub weight: Range<usize>,
+    pub bias: Range<usize>,
+    /// Scale and shift of the norm; empty without norm.
+    pub gamma: Range<usize>,
+    pub beta: Range<usize>,
+}
+
+impl Layer {
+    pub(crate) fn forward(&self) -> Direction {
+        if self.role == Role::Up { Direction::SmallToLarge } else { Direction::LargeToSmall }
+    }
+
+    pub(crate) fn backward(&self) -> Direction {
+        if self.role == Role::Up { Direction::LargeToSmall } else { Direction::SmallToLarge }
+    }
+}
+
+/// Layers in the order in which they run; the indices below point into `layers`.
+#[derive(Debug, Clone)]
+pub(crate) struct Topology {
+    pub layers: Vec<Layer>,
+    pub parameters: Vec<Parameter>,
+    /// Per stage: its convolutions.
+    pub encoder: Vec<Vec<usize>>,
+    /// Per stage but the last.
+    pub up: Vec<usize>,
+    pub decoder: Vec<Vec<usize>>,
+    pub head: Vec<usize>,
+}
+
+impl Topology {
+    pub(crate) fn new(spec: &Network) -> Result<Self, Error> {
+        spec.check().map_err(Error::Network)?;
+        if spec.features.len() < 2 {
+            return Err(Error::Network("features has 1 entry, expected at least 2 stages".into()));
+        }
+        let empty = Self {
+            layers: vec![],
+            parameters: vec![],
+            encoder: vec![],
+            up: vec![],
+            decoder: vec![],
+            head: vec![],
+        };
+        Ok(empty.build(spec))
+    }
+
+    fn build(mut self, spec: &Network) -> Self {
+        let stages = spec.features.len();
+        for s in 0..stages {
+            let mut inputs = if s == 0 { spec.input_channels } else { spec.features[s - 1] };
+            let mut convs = Vec::new();
+            for i in 0..spec.encoder_convs[s] {
+                let stride = if i == 0 { spec.strides[s] } else { [1; 3] };
+                let geometry = Geometry::convolution(spec.kernels[s], stride);
+                let name = format!("encoder.{s}.conv.{i}");
+                convs.push(self.add(name, Role::Block, geometry, &[inputs], spec.features[s]));
+                inputs = spec.features[s];
+            }
+            self.encoder.push(convs);
+        }
+        (self.up, self.head) = (vec![0; stages - 1], vec![0; stages - 1]);
+        self.decoder = vec![vec![]; stages - 1];
+        for s in (0..stages - 1).rev() {
+            let features = spec.features[s];
+            let up = Geometry::transposed(spec.strides[s + 1]);
+            let below = spec.features[s + 1];
+            self.up[s] = self.add(format!("decoder.{s}.up"), Role::Up, up, &[below], features);
+            for i in 0..spec.decoder_convs[s] {
+                let inputs: &[usize] = if i == 0 { &[features, features] } else { &[features] };
+                let geometry = Geometry::convolution(spec.kernels[s], [1; 3]);
+                let name = format!("decoder.{s}.conv.{i}");
+                let conv = self.add(name, Role::Block, geometry, inputs, features);
+                self.decoder[s].push(conv);
+            }
+            let (name, point) =
+                (format!("decoder.{s}.head"), Geometry::convolution([1; 3], [1; 3]));
+            self.head[s] = self.add(name, Role::Head, point, &[features], spec.output_channels);
+        }
+        self
+    }
+
+    /// Appends a layer and its parameters; returns its index.
+    fn add(
+        &mut self,
+        name: String,
+        role: Role,
+        geometry: Geometry,
+        inputs: &[usize],
+        outputs: usize,
+    ) -> usize {
+        let (input, output) = (Channels::new(inputs), Channels::new(&[outputs]));
+        let (small, large) = if role == Role::Up { (input, output) } else { (output, input) };
+        let [kz, ky, kx] = geometry.kernel;
+        let shape = vec![small.count(), large.count(), kz, ky, kx];
+        let weight = self.parameter(format!("{name}.weight"), shape);
+        let bias = self.parameter(format!("{name}.bias"), vec![outputs]);
+        let (gamma, beta) = if role == Role::Block {
+            let norm = name.replace(".conv.", ".norm.");
+            let gamma = self.parameter(format!("{norm}.weight"), vec![outputs]);
+            (gamma, self.parameter(format!("{norm}.bias"), vec![outputs]))
+        } else {
+            (0..0, 0..0)
+        };
+        let inputs = inputs.iter().sum();
+        self.layers.push(Layer {
+            name,
+            role,
+            geometry,
+            inputs,
+            outputs,
+            small,
+            large,
+            weight,
+            bias,
+            gamma,
+            beta,
+        });
+        self.layers.len() - 1
+    }
+
+    fn parameter(&mut self, name: String, shape: Vec<usize>) -> Range<usize> {
+        let start = self.len();
+        let range = start..start + shape.iter().product::<usize>();
+        self.parameters.push(Parameter { name, shape, range: range.clone() });
+        range
+    }
+
+    /// Numbers in all parameters.
+    pub(crate) fn len(&self) -> usize {
+        self.parameters.last().map_or(0, |p| p.range.end)
+    }
+
+    /// Which of a stage's two activation buffers holds the encoder's result (the skip connection).
+    pub(crate) fn skip(&self, stage: usize) -> usize {
+        (self.encoder[stage].len() + 1) % 2
+    }
+
+    /// Which of a stage's two activation buffers holds its last activation.
+    pub(crate) fn last(&self, stage: usize) -> usize {
+        match self.decoder.get(stage) {
+            // The first decoder convolution writes beside the skip connection, each next one to the other buffer.
+            Some(convs) => (self.skip(stage) + convs.len()) % 2,
+            None => self.skip(stage),
+        }
+    }
+}
+
+/// Weights of the losses at the decoder's resolutions, full resolution first: halved each time, the last one 0, then
+/// normalised (nnU-Net v2's deep supervision); without deep supervision full resolution alone.
+pub(crate) fn loss_weights(spec: &Network) -> Vec<f64> {
+    let outputs = spec.features.len() - 1;
+    let mut weights: Vec<f64> = (0..outputs).map(|i| 0.5f64.powi(i as i32)).collect();
+    if outputs > 1 {
+        weights[outputs - 1] = 0.0;
+    }
+    if !spec.deep_supervision {
+        weights[1..].fill(0.0);
+    }
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / sum).collect()
+}
