@@ -1,1 +1,11 @@
 //! Crops, resamples and normalises cases for one configuration.
+//!
+//! [`preprocess`] is the whole way of one case; `nnu-preprocess` runs it over a data set, `nnu-infer` over new images.
+//! Rules and constants are nnU-Net's and come from the plan's recipe; nothing here is decided by this crate.
+
+mod case;
+pub mod foreground;
+pub mod normalise;
+pub mod resample;
+
+pub use case::{Preprocessed, configuration, preprocess, target_spacing, write_case};

@@ -1,0 +1,258 @@
+//! One case: raw image to the arrays that training and prediction read.
+
+use crate::{foreground, normalise::normalise, resample};
+use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
+use artifact::nifti::Volume;
+use artifact::plan::{Configuration, Normalisation, Plan};
+use artifact::recipe::StepOrder;
+use artifact::{Commit, Provenance, crop};
+use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, s};
+use stage::{Error, Result};
+use std::ops::Range;
+use std::path::Path;
+
+/// A preprocessed case; what `artifact::case` describes, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preprocessed {
+    /// `[channel, z, y, x]`, plan axes, resampled and normalised.
+    pub image: Array4<f32>,
+    /// `[z, y, x]`: class index, −1 outside the nonzero mask.
+    pub label: Option<Array3<i16>>,
+    /// Rows (class index, z, y, x); goes with the label.
+    pub foreground: Option<Array2<i32>>,
+    /// The record.
+    pub case: Case,
+}
+
+/// The configuration of this name.
+///
+/// # Errors
+/// If the plan has none; says which it has.
+pub fn configuration<'a>(plan: &'a Plan, name: &str) -> Result<&'a Configuration> {
+    plan.configurations.get(name).ok_or_else(|| {
+        let names: Vec<&str> = plan.configurations.keys().map(String::as_str).collect();
+        Error::usage(format!(
+            "no configuration \"{name}\" in the plan, expected one of {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Raw image (and label as class indices `[z, y, x]` on the same grid) to one case of one configuration.
+///
+/// Transpose to the plan's axes, crop to the box of nonzero voxels, resample and normalise in the recipe's order, draw
+/// foreground locations. Label voxels that are 0 and outside the nonzero mask (holes filled) become −1.
+///
+/// # Errors
+/// If the plan has no such configuration, or image and label don't fit it or each other, or a voxel isn't finite.
+pub fn preprocess(
+    id: &str,
+    image: Volume,
+    label: Option<Array3<i16>>,
+    plan: &Plan,
+    configuration: &str,
+) -> Result<Preprocessed> {
+    let settings = self::configuration(plan, configuration)?;
+    check(&image, label.as_ref(), plan)?;
+    let Volume { geometry, channels } = image;
+    let transpose = plan.geometry.transpose;
+    let [a, b, c] = transpose;
+    let channels = channels.permuted_axes([0, a + 1, b + 1, c + 1]);
+    let mask = crop::nonzero_mask(channels.view());
+    let region = crop::bounding_box(&mask);
+    let labelled = label.is_some();
+    let label = label.map(|l| l.permuted_axes(transpose));
+    let cropped = crop_label(label.as_ref(), &mask, &region);
+    drop((label, mask));
+
+    let original = Original {
+        transpose,
+        crop_lower: region.clone().map(|r| r.start),
+        crop_upper: region.clone().map(|r| r.end),
+        geometry,
+    };
+    let grid = Grid::new(&original, settings, plan);
+    // Without label and mask in use, the resampled map would be thrown away.
+    let masked = plan.channels.iter().any(|c| c.normalisation == Normalisation::ZScoreMasked);
+    let late = plan.recipe.preprocessing.order == StepOrder::ResampleThenNormalise;
+    let resampled =
+        if labelled || (masked && late) { Some(grid.label(cropped.view())) } else { None };
+    let inside = masked.then(|| {
+        let map = if late { resampled.as_ref().unwrap_or(&cropped) } else { &cropped };
+        map.iter().map(|&l| l >= 0).collect::<Vec<bool>>()
+    });
+    drop(cropped);
+
+    let mut values = Vec::new();
+    for (i, channel) in channels.outer_iter().enumerate() {
+        let channel = channel.slice(s![region[0].clone(), region[1].clone(), region[2].clone()]);
+        let one = grid.channel(channel, i, inside.as_deref())?;
+        let one = one.into_raw_vec_and_offset().0;
+        if i == 0 {
+            values = one;
+            values.reserve_exact((plan.channels.len() - 1) * values.len());
+        } else {
+            values.extend_from_slice(&one);
+        }
+    }
+    let [z, y, x] = grid.shape;
+    let image = Array4::from_shape_vec((plan.channels.len(), z, y, x), values)
+        .expect("every channel has the grid's shape");
+    let label = resampled.filter(|_| labelled);
+    let classes = plan.labels.len();
+    let rule = &plan.recipe.preprocessing;
+    let (most, fraction) =
+        (rule.foreground_locations_per_class, rule.foreground_locations_min_fraction);
+    let foreground =
+        label.as_ref().map(|l| foreground::locations(id, l.view(), classes, most, fraction));
+    let info = CaseInfo {
+        id: id.into(),
+        configuration: configuration.into(),
+        channels: plan.channels.len(),
+        classes,
+        shape: grid.shape,
+        spacing_mm: grid.spacing_mm,
+        labelled,
+    };
+    Ok(Preprocessed { image, label, foreground, case: Case { case: info, original } })
+}
+
+/// Writes `record` (`CASE/case.toml`) with its arrays beside it, complete or not at all.
+///
+/// # Errors
+/// If something can't be written.
+pub fn write_case(
+    record: &Path,
+    case: &Preprocessed,
+    provenance: &Provenance,
+) -> artifact::Result<()> {
+    let mut commit = Commit::begin(record)?;
+    commit.npy(IMAGE, &case.image.view())?;
+    if let Some(label) = &case.label {
+        commit.npy(LABEL, &label.view())?;
+    }
+    if let Some(foreground) = &case.foreground {
+        commit.npy(FOREGROUND, &foreground.view())?;
+    }
+    commit.finish(provenance, &case.case)
+}
+
+fn check(image: &Volume, label: Option<&Array3<i16>>, plan: &Plan) -> Result<()> {
+    let (channels, z, y, x) = image.channels.dim();
+    if channels != plan.channels.len() {
+        return Err(Error::input(format!(
+            "image has {channels} channels, but the plan expects {}",
+            plan.channels.len()
+        ))
+        .hint("give the plan that was made for this data set"));
+    }
+    if let Some(label) = label.filter(|l| l.dim() != (z, y, x)) {
+        return Err(Error::input(format!(
+            "label has shape {:?}, but the image has {:?}",
+            label.shape(),
+            [z, y, x]
+        )));
+    }
+    for (channel, values) in plan.channels.iter().zip(image.channels.axis_iter(Axis(0))) {
+        if let Some((at, value)) = values.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::input(format!(
+                "channel {} is {value} at voxel {at:?} (z, y, x), expected finite numbers",
+                channel.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The label in the crop box, −1 where it's 0 and outside the mask; 0 and −1 alone without a label.
+fn crop_label(
+    label: Option<&Array3<i16>>,
+    mask: &Array3<bool>,
+    region: &[Range<usize>; 3],
+) -> Array3<i16> {
+    let [z, y, x] = region.clone();
+    let outside = |inside: bool| if inside { 0 } else { -1 };
+    let mask = mask.slice(s![z.clone(), y.clone(), x.clone()]);
+    let Some(label) = label else { return mask.mapv(outside) };
+    let mut cropped = Array3::zeros(mask.dim());
+    ndarray::Zip::from(&mut cropped)
+        .and(label.slice(s![z, y, x]))
+        .and(mask)
+        .for_each(|to, &class, &inside| *to = if class == 0 { outside(inside) } else { class });
+    cropped
+}
+
+/// The case's target grid and the rules for getting there.
+struct Grid<'a> {
+    plan: &'a Plan,
+    from_mm: [f64; 3],
+    spacing_mm: [f64; 3],
+    shape: [usize; 3],
+}
+
+impl<'a> Grid<'a> {
+    fn new(original: &Original, settings: &Configuration, plan: &'a Plan) -> Self {
+        let from_mm = original.transposed_spacing_mm();
+        let spacing_mm = target_spacing(settings, from_mm);
+        let shape = resample::new_shape(original.cropped_shape(), from_mm, spacing_mm);
+        Self { plan, from_mm, spacing_mm, shape }
+    }
+
+    fn label(&self, label: ArrayView3<'_, i16>) -> Array3<i16> {
+        let p = &self.plan.recipe.preprocessing;
+        resample::resample_label(
+            label,
+            self.from_mm,
+            self.spacing_mm,
+            self.shape,
+            p.label_order,
+            p.label_order_coarse_axis,
+            p.anisotropy_threshold,
+        )
+    }
+
+    /// Resamples and normalises channel `index`; `inside` is on the grid where normalisation happens.
+    fn channel(
+        &self,
+        channel: ArrayView3<'_, f32>,
+        index: usize,
+        inside: Option<&[bool]>,
+    ) -> Result<Array3<f32>> {
+        let settings = &self.plan.channels[index];
+        let scale = |values: &mut Array3<f32>| {
+            let values = values.as_slice_mut().expect("standard layout");
+            normalise(values, settings.normalisation, &settings.intensity, inside)
+                .map_err(|e| Error::input(format!("channel {}: {e}", settings.name)))
+        };
+        let p = &self.plan.recipe.preprocessing;
+        let resample = |values: ArrayView3<'_, f32>| {
+            resample::resample(
+                values,
+                self.from_mm,
+                self.spacing_mm,
+                self.shape,
+                p.image_order,
+                p.image_order_coarse_axis,
+                p.anisotropy_threshold,
+            )
+        };
+        match p.order {
+            StepOrder::ResampleThenNormalise => {
+                let mut values = resample(channel);
+                scale(&mut values)?;
+                Ok(values)
+            }
+            StepOrder::NormaliseThenResample => {
+                let mut values = channel.as_standard_layout().into_owned();
+                scale(&mut values)?;
+                Ok(resample(values.view()))
+            }
+        }
+    }
+}
+
+/// The configuration's spacing; along axis 0 the case's own where slices are kept as they are.
+pub fn target_spacing(settings: &Configuration, from_mm: [f64; 3]) -> [f64; 3] {
+    let [z, y, x] = settings.spacing_mm;
+    if settings.keep_slice_distance { [from_mm[0], y, x] } else { [z, y, x] }
+}

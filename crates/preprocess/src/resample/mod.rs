@@ -1,0 +1,125 @@
+//! Resampling of images and label maps to another spacing, as nnU-Net does it.
+//!
+//! Images: cubic splines; label maps: one-hot, linear, one half wins. If voxels are much longer along one axis than
+//! along the others, planes across that axis are resampled first and the axis itself by a lower order: interpolating
+//! between distant slices invents anatomy.
+
+mod axis;
+mod image;
+mod label;
+
+use axis::Order;
+use ndarray::{Array3, ArrayView3};
+
+/// Shape at the new spacing: `round(spacing / new_spacing × shape)`, halves to even as Python rounds, at least 1.
+pub fn new_shape(shape: [usize; 3], spacing_mm: [f64; 3], new_spacing_mm: [f64; 3]) -> [usize; 3] {
+    std::array::from_fn(|i| {
+        let voxels = (spacing_mm[i] / new_spacing_mm[i] * shape[i] as f64).round_ties_even();
+        (voxels as usize).max(1)
+    })
+}
+
+/// The axis to be resampled separately: the one with the largest spacing, where the ratio of the largest to the
+/// smallest exceeds the threshold before, else after resampling. None if two axes share the largest spacing.
+pub fn coarse_axis(
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    threshold: f64,
+) -> Option<usize> {
+    let anisotropic = |spacing: &[f64; 3]| {
+        let low = spacing.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = spacing.iter().copied().fold(0.0, f64::max);
+        high / low > threshold
+    };
+    let spacing = [spacing_mm, new_spacing_mm].into_iter().find(anisotropic)?;
+    let high = spacing.iter().copied().fold(0.0, f64::max);
+    let mut coarse = (0..3).filter(|&i| spacing[i] == high);
+    let axis = coarse.next()?;
+    coarse.next().is_none().then_some(axis)
+}
+
+/// One channel `[z, y, x]` on a new grid over the same extent; spacings along z, y, x.
+///
+/// `order` 0, 1 or 3: nearest voxel, linear, cubic spline; the same as `skimage.transform.resize(mode="edge",
+/// anti_aliasing=False)` in f64, clipped to the source's range, then rounded to f32. If there's a [`coarse_axis`],
+/// planes across it are resampled (and clipped) one by one, then the axis itself with `coarse_order`, the same as
+/// `scipy.ndimage.map_coordinates(mode="nearest")`. An unchanged shape returns the image unchanged.
+///
+/// # Panics
+/// If an order is not 0, 1 or 3.
+pub fn resample(
+    x: ArrayView3<'_, f32>,
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    new_shape: [usize; 3],
+    order: u8,
+    coarse_order: u8,
+    anisotropy_threshold: f64,
+) -> Array3<f32> {
+    let shape: [usize; 3] = x.dim().into();
+    if shape == new_shape {
+        return x.as_standard_layout().into_owned();
+    }
+    let (order, coarse_order) = (Order::from(order), Order::from(coarse_order));
+    let Some(coarse) = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold) else {
+        let x = x.as_standard_layout();
+        let values = x.as_slice().expect("standard layout");
+        return array(new_shape, image::resize(values, shape, new_shape, order));
+    };
+    let [there, back] = coarse_first(coarse);
+    let x = x.permuted_axes(there);
+    let x = x.as_standard_layout();
+    let target = there.map(|i| new_shape[i]);
+    let values = x.as_slice().expect("standard layout");
+    let out =
+        image::resize_separately(values, there.map(|i| shape[i]), target, order, coarse_order);
+    array(target, out).permuted_axes(back).as_standard_layout().into_owned()
+}
+
+/// A label map `[z, y, x]` on a new grid: of the labels whose linearly interpolated one-hot map is at least one half,
+/// the largest; 0 where there's none. Order 0 takes the nearest voxel. Rules for a coarse axis as in [`resample`].
+///
+/// # Panics
+/// If an order is not 0 or 1.
+pub fn resample_label(
+    x: ArrayView3<'_, i16>,
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    new_shape: [usize; 3],
+    order: u8,
+    coarse_order: u8,
+    anisotropy_threshold: f64,
+) -> Array3<i16> {
+    assert!(
+        order <= 1 && coarse_order <= 1,
+        "label order {order}, {coarse_order}, expected 0 or 1"
+    );
+    let shape: [usize; 3] = x.dim().into();
+    let (order, coarse_order) = (Order::from(order), Order::from(coarse_order));
+    if shape == new_shape {
+        return x.as_standard_layout().into_owned();
+    }
+    let Some(coarse) = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold) else {
+        return label::resize(x, new_shape, order);
+    };
+    let mut between = new_shape;
+    between[coarse] = shape[coarse];
+    let planes = label::resize(x, between, order);
+    if shape[coarse] == new_shape[coarse] {
+        return planes;
+    }
+    label::resize(planes.view(), new_shape, coarse_order)
+}
+
+/// The order of axes that puts `coarse` first, and its inverse.
+fn coarse_first(coarse: usize) -> [[usize; 3]; 2] {
+    match coarse {
+        0 => [[0, 1, 2], [0, 1, 2]],
+        1 => [[1, 0, 2], [1, 0, 2]],
+        _ => [[2, 0, 1], [1, 2, 0]],
+    }
+}
+
+fn array(shape: [usize; 3], values: Vec<f32>) -> Array3<f32> {
+    Array3::from_shape_vec(shape, values).expect("as many values as the shape says")
+}
