@@ -225,9 +225,8 @@ fn magic_is_pair(found: &[u8], single: &[u8; 4], pair: &[u8; 4]) -> Result<bool,
 }
 
 fn check_dim(dim: [i64; 8]) -> Result<Vec<usize>, String> {
-    let rank = match usize::try_from(dim[0]) {
-        Ok(rank @ 2..=7) => rank,
-        _ => return Err(format!("dim[0] = {}, expected 2 to 7 axes", dim[0])),
+    let Ok(rank @ 2..=7) = usize::try_from(dim[0]) else {
+        return Err(format!("dim[0] = {}, expected 2 to 7 axes", dim[0]));
     };
     let mut checked = Vec::with_capacity(rank);
     for (axis, &n) in dim.iter().enumerate().take(rank + 1).skip(1) {

@@ -153,7 +153,7 @@ pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
     let invalid = |e: String| Error::input(path, e);
     let voxels = stored.pop().ok_or_else(|| invalid("no content".into()))?;
     let header = bytes::parse_header(path, stored.first().unwrap_or(&voxels))?;
-    if header.pair != !stored.is_empty() {
+    if header.pair == stored.is_empty() {
         let kind = if header.pair { "a pair of .hdr and .img" } else { "a single .nii" };
         return Err(invalid(format!("magic says {kind}, which the file name does not")));
     }

@@ -1,0 +1,269 @@
+//! Both layouts of data sets, and each fault of `dataset.json` with its line.
+
+use artifact::dataset::{Dataset, DatasetCase};
+use artifact::nifti::{Geometry, encode_image, encode_labels};
+use ndarray::{Array3, Array4};
+use std::path::Path;
+use tempfile::TempDir;
+
+#[expect(clippy::disallowed_methods, reason = "a test's own files")]
+fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn folder_with(description: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "dataset.json", description);
+    folder
+}
+
+fn geometry() -> Geometry {
+    Geometry::plain([2, 3, 4], [3.0, 1.0, 1.0])
+}
+
+/// Channel `c` is `value + c` everywhere.
+fn image(channels: usize, value: f32) -> Vec<u8> {
+    let image = Array4::from_shape_fn((channels, 2, 3, 4), |(c, ..)| value + c as f32);
+    encode_image(image.view(), &geometry(), true).unwrap()
+}
+
+fn label() -> Vec<u8> {
+    encode_labels(Array3::from_elem((2, 3, 4), 1).view(), &geometry(), true).unwrap()
+}
+
+fn names(cases: &[DatasetCase]) -> Vec<&str> {
+    cases.iter().map(|c| c.id.as_str()).collect()
+}
+
+const DECATHLON: &str = r#"{
+    "name": "Brain", "modality": {"1": "T2", "0": "T1"}, "numTraining": 3,
+    "labels": {"0": "background", "2": "edema", "1": "core"},
+    "training": [{"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"},
+                 {"image": "./imagesTr/._a.nii.gz", "label": "./labelsTr/._a.nii.gz"},
+                 ["imagesTr/B.nii.gz", "labelsTr/B.nii.gz"],
+                 {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
+                 {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
+    "test": ["./imagesTs/z.nii.gz", "./imagesTs/._z.nii.gz"]}"#;
+
+#[test]
+fn the_decathlon_layout_is_read() {
+    let folder = folder_with(DECATHLON);
+    let at = folder.path();
+    write(at, "imagesTr/a.nii.gz", image(2, 5.0));
+    write(at, "labelsTr/a.nii.gz", label());
+    let d = Dataset::load(at).unwrap();
+    assert_eq!((d.name.as_str(), d.file_ending.as_str()), ("Brain", ".nii.gz"));
+    assert_eq!(d.channels, ["T1", "T2"]);
+    let labels: Vec<_> = d.labels.iter().map(|l| (l.name.as_str(), l.value)).collect();
+    assert_eq!(labels, [("background", 0), ("core", 1), ("edema", 2)]);
+    // As Python sorts: capitals first.
+    assert_eq!((names(&d.training), names(&d.test)), (vec!["B", "a", "b"], vec!["z"]));
+    assert_eq!(
+        (d.duplicate_ids.as_slice(), d.declared_training),
+        (&["a".to_string()][..], Some(3))
+    );
+    let case = d.case("a").unwrap();
+    assert_eq!(case.images, [at.join("imagesTr/a.nii.gz")]);
+    let volume = d.read_image(case).unwrap();
+    assert_eq!((volume.channels[[0, 0, 0, 0]], volume.channels[[1, 1, 2, 3]]), (5.0, 6.0));
+    assert_eq!(d.read_label(case).unwrap().channels.sum(), 24.0);
+    assert_eq!(d.case("z").unwrap().label, None);
+    assert!(d.case("q").is_none());
+    assert_eq!(
+        d.read_image(d.case("b").unwrap()).unwrap_err().message,
+        "cannot read: No such file or directory (os error 2)"
+    );
+}
+
+const NNUNET: &str = r#"{"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "tumour": 7},
+    "numTraining": 2, "file_ending": ".nii.gz"}"#;
+
+#[test]
+fn the_nnunet_layout_is_read() {
+    let folder = folder_with(NNUNET);
+    let at = folder.path();
+    for (case, value) in [("p_10", 1.0), ("p_2", 2.0)] {
+        write(at, &format!("imagesTr/{case}_0000.nii.gz"), image(1, value));
+        write(at, &format!("imagesTr/{case}_0001.nii.gz"), image(1, 10.0 * value));
+        write(at, &format!("labelsTr/{case}.nii.gz"), label());
+    }
+    write(at, "imagesTr/._p_2_0000.nii.gz", "junk");
+    write(at, "imagesTr/notes.txt", "junk");
+    write(at, "labelsTr/lost.nii.gz", label());
+    write(at, "imagesTs/t_0000.nii.gz", image(1, 3.0));
+    write(at, "imagesTs/four_0000.nii.gz", image(2, 3.0));
+    let d = Dataset::load(at).unwrap();
+    assert_eq!(d.name, at.file_name().unwrap().to_string_lossy());
+    assert_eq!(
+        (names(&d.training), names(&d.test)),
+        (vec!["lost", "p_10", "p_2"], vec!["four", "t"])
+    );
+    let volume = d.read_image(d.case("p_2").unwrap()).unwrap();
+    assert_eq!((volume.channels[[0, 0, 0, 0]], volume.channels[[1, 1, 2, 3]]), (2.0, 20.0));
+    // A missing image is listed where it should be; a missing second channel too.
+    assert_eq!(d.case("lost").unwrap().images[1], at.join("imagesTr/lost_0001.nii.gz"));
+    assert_eq!(d.case("t").unwrap().images.len(), 2);
+    // A lone file that holds all channels needs no second.
+    assert_eq!(d.case("four").unwrap().images, [at.join("imagesTs/four_0000.nii.gz")]);
+    assert_eq!(d.read_image(d.case("four").unwrap()).unwrap().channels.dim().0, 2);
+}
+
+#[test]
+fn an_explicit_table_of_files_is_read() {
+    let folder = folder_with(
+        r#"{"channel_names": {"0": "a", "1": "b"}, "labels": {"background": "0", "x": 1.0},
+            "dataset": {"two": {"images": ["x/1.nii", "y/2.nii"], "label": "z/3.nii"},
+                        "one": {"images": ["/abs/1.nii"], "label": "l.nii"}}}"#,
+    );
+    let d = Dataset::load(folder.path()).unwrap();
+    assert_eq!((names(&d.training), d.file_ending.as_str()), (vec!["one", "two"], ".nii"));
+    assert_eq!(d.case("two").unwrap().images[1], folder.path().join("y/2.nii"));
+    assert_eq!(d.case("one").unwrap().images, [Path::new("/abs/1.nii")]);
+}
+
+#[test]
+fn listed_images_may_be_split_into_channel_files() {
+    let folder = folder_with(&DECATHLON.replace("B.nii.gz", "c.nii.gz"));
+    let at = folder.path();
+    write(at, "imagesTr/c_0000.nii.gz", image(1, 1.0));
+    write(at, "imagesTr/c_0001.nii.gz", image(1, 2.0));
+    let d = Dataset::load(at).unwrap();
+    assert_eq!(d.read_image(d.case("c").unwrap()).unwrap().channels[[1, 0, 0, 0]], 2.0);
+}
+
+#[test]
+fn channels_that_do_not_fit_are_refused() {
+    let folder = folder_with(NNUNET);
+    let at = folder.path();
+    let wide = Geometry::plain([2, 3, 4], [3.0, 1.0, 1.5]);
+    write(at, "imagesTr/a_0000.nii.gz", image(1, 1.0));
+    write(
+        at,
+        "imagesTr/a_0001.nii.gz",
+        encode_image(Array4::zeros((1, 2, 3, 4)).view(), &wide, true).unwrap(),
+    );
+    for channel in 0..3 {
+        write(at, &format!("imagesTr/b_000{channel}.nii.gz"), image(1, 1.0));
+    }
+    write(at, "imagesTr/c_0000.nii.gz", image(1, 1.0));
+    write(at, "imagesTr/c_0001.nii.gz", image(2, 1.0));
+    write(at, "labelsTr/a.nii.gz", image(2, 1.0));
+    let d = Dataset::load(at).unwrap();
+    let fault = |id: &str| d.read_image(d.case(id).unwrap()).unwrap_err();
+    let found = fault("a");
+    assert_eq!(found.path, at.join("imagesTr/a_0001.nii.gz"));
+    let first = at.join("imagesTr/a_0000.nii.gz");
+    let expected = "spacing [3.0, 1.0, 1.5] mm, expected [3.0, 1.0, 1.0] (z, y, x) as in";
+    assert_eq!(found.message, format!("{expected} {}", first.display()));
+    assert_eq!(fault("b").message, "case b has 3 channels, expected 2: CT, PET");
+    assert_eq!(fault("c").message, "case c has 3 channels, expected 2: CT, PET");
+    assert_eq!(
+        d.read_label(d.case("a").unwrap()).unwrap_err().message,
+        "label has 2 channels, expected 1"
+    );
+}
+
+#[test]
+fn faults_of_the_description_are_named() {
+    let label = r#""labels": {"background": 0, "x": 1}"#;
+    let channel = r#""channel_names": {"0": "CT"}"#;
+    let cases: &[(String, &str)] = &[
+        ("[]".into(), "is [], expected an object"),
+        ("{".into(), "is not JSON: EOF while parsing an object at line 1 column 1"),
+        (
+            format!("{{{label}}}"),
+            r#"channel_names (or modality) is missing, expected {"0": "CT", …}"#,
+        ),
+        (
+            format!(r#"{{"modality": ["CT"], {label}}}"#),
+            r#"modality = ["CT"], expected {"0": "CT", …}"#,
+        ),
+        (
+            format!(r#"{{"modality": {{"CT": "0"}}, {label}}}"#),
+            r#"modality has the key "CT", expected channel numbers from 0"#,
+        ),
+        (
+            format!(r#"{{"modality": {{"0": 1}}, {label}}}"#),
+            "modality.0 = 1, expected a channel's name",
+        ),
+        (
+            format!(r#"{{"modality": {{"0": "a", "2": "b"}}, {label}}}"#),
+            "modality has channels [0, 2], expected 0, 1, 2, … without gaps",
+        ),
+        (
+            format!("{{{channel}}}"),
+            r#"labels is missing, expected {"background": 0, "NAME": 1, …}"#,
+        ),
+        (
+            format!(r#"{{{channel}, "labels": [0, 1]}}"#),
+            r#"labels = [0,1], expected {"background": 0, "NAME": 1, …}"#,
+        ),
+        (
+            format!(r#"{{{channel}, "labels": {{"background": 0, "x": 1.5}}}}"#),
+            "labels.x = 1.5, expected a whole number",
+        ),
+        (
+            format!(r#"{{{channel}, "labels": {{"background": 0, "whole": [1, 2], "core": 1}}}}"#),
+            "labels.whole = [1,2], a region of several values; expected one value per label",
+        ),
+        (
+            format!(r#"{{{channel}, "labels": {{"background": 0, "x": 1, "ignore": 2}}}}"#),
+            "labels.ignore = 2: ignored voxels are not supported, expected classes only",
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "file_ending": ".png"}}"#),
+            r#"file_ending = ".png", expected one of .nii.gz .nii .hdr .img.gz .img"#,
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "numTraining": "3"}}"#),
+            r#"numTraining = "3", expected a count"#,
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "training": {{}}}}"#),
+            "training = {}, expected a list of cases",
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "training": [{{"image": "a.nii", "label": 3}}]}}"#),
+            r#"training[0] = {"image":"a.nii","label":3}, expected {"image": FILE, "label": FILE}"#,
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "dataset": {{"a": {{"images": []}}}}}}"#),
+            r#"dataset.a = {"images":[]}, expected {"image": FILE, "label": FILE}"#,
+        ),
+    ];
+    for (text, expected) in cases {
+        let folder = folder_with(text);
+        let error = Dataset::load(folder.path()).expect_err(text);
+        assert_eq!(error.message, *expected);
+        assert_eq!(error.path, folder.path().join("dataset.json"));
+    }
+    for labels in [
+        r#"{"background": 0}"#,
+        r#"{"a": 1, "b": 2}"#,
+        r#"{"background": 0, "a": 1, "b": 1}"#,
+        r#"{"background": 0, "a": -1}"#,
+    ] {
+        let folder = folder_with(&format!(r#"{{{channel}, "labels": {labels}}}"#));
+        let message = Dataset::load(folder.path()).expect_err(labels).message;
+        assert!(message.starts_with("label"), "{message}");
+    }
+}
+
+#[test]
+fn folders_without_data_set_say_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(
+        error.message,
+        "cannot read this description of the data set: No such file or directory (os error 2)"
+    );
+    assert_eq!(
+        error.hint.unwrap(),
+        "give the folder that holds dataset.json, imagesTr and labelsTr"
+    );
+    write(folder.path(), "dataset.json", NNUNET);
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(error.message, "has no cases: no list in dataset.json, no files in imagesTr");
+}
