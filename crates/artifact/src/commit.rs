@@ -104,24 +104,25 @@ impl Commit {
             key: provenance.key::<T>(),
             files: std::mem::take(&mut self.hashes),
         };
-        let temp = temporary(&self.record);
-        write_synced(&temp, render::<T>(&header, provenance, text).as_bytes()).inspect_err(
-            |_| {
-                let _ = fs::remove_file(&temp);
-            },
-        )?;
+        // From here on the record is the last of the pending files, which dropping `self` removes after a failure.
+        let last = self.pending.len();
+        let name = self.record.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.pending.push((temporary(&self.record), name));
+        write_synced(&self.pending[last].0, render::<T>(&header, provenance, text).as_bytes())?;
         // An old record must not vouch for new siblings: remove it first, unless no sibling is replaced.
-        let replaces =
-            self.pending.iter().any(|(_, name)| self.record.with_file_name(name).exists());
-        if replaces && self.record.exists() {
+        let mut siblings = self.pending[..last].iter();
+        if siblings.any(|(_, name)| self.record.with_file_name(name).exists())
+            && self.record.exists()
+        {
             fs::remove_file(&self.record).map_err(|e| Error::io(&self.record, "replace", &e))?;
             sync_folder(&self.record)?;
         }
-        for (temp, name) in std::mem::take(&mut self.pending) {
-            rename(&temp, &self.record.with_file_name(name))?;
+        for (i, (temp, name)) in self.pending.iter().enumerate() {
+            if i == last {
+                sync_folder(&self.record)?;
+            }
+            rename(temp, &self.record.with_file_name(name))?;
         }
-        sync_folder(&self.record)?;
-        rename(&temp, &self.record)?;
         sync_folder(&self.record)
     }
 

@@ -21,6 +21,7 @@ pub mod crop;
 pub mod dataset;
 mod error;
 pub mod fingerprint;
+pub mod inspect;
 mod label;
 pub mod model;
 pub mod nifti;

@@ -153,6 +153,32 @@ impl Mapped {
         &self.header.shape
     }
 
+    /// What the header says.
+    pub fn header(&self) -> &NpyHeader {
+        &self.header
+    }
+
+    /// Every element as f64, in C order, for tools that take any type; None for types that aren't an [`Element`]
+    /// or bool. An i64 beyond 2⁵³ is rounded.
+    pub fn values(&self) -> Option<Box<dyn Iterator<Item = f64> + '_>> {
+        let data = &self.map[self.header.data_offset..];
+        macro_rules! of {
+            ($type:ty, $to_f64:expr) => {
+                Box::new(data.as_chunks().0.iter().map(|b| $to_f64(<$type>::from_le_bytes(*b))))
+            };
+        }
+        Some(match self.header.descriptor.as_str() {
+            "<f8" => of!(f64, f64::from),
+            "<f4" => of!(f32, f64::from),
+            "<f2" => of!(half::f16, half::f16::to_f64),
+            "<i8" => of!(i64, |v| v as f64),
+            "<i4" => of!(i32, f64::from),
+            "<i2" => of!(i16, f64::from),
+            "|u1" | "|b1" => of!(u8, f64::from),
+            _ => return None,
+        })
+    }
+
     /// The array, without a copy.
     ///
     /// # Errors

@@ -173,29 +173,30 @@ impl<T: Kind> Record<T> {
     /// # Errors
     /// Names the first sibling whose bytes changed.
     pub fn verify(&self, path: &Path) -> Result<()> {
-        verify_siblings(path, &self.header)
+        match sibling_faults(path, &self.header).into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
     }
 }
 
-/// Compares every sibling's hash with the header.
-pub(crate) fn verify_siblings(path: &Path, header: &Header) -> Result<()> {
-    for (name, expected) in &header.files {
-        let file = sibling(path, name)?;
-        let found = hash_file(&file)?;
-        if !expected.is_empty() && found != *expected {
-            return Err(Error::input(
-                &file,
-                format!(
-                    "hash is {}, but {} says {}",
-                    short(&found),
-                    path.display(),
-                    short(expected)
-                ),
-            )
-            .hint("the file was changed after its record was written; make this output again"));
-        }
+/// Compares every sibling's hash with the header; all that is wrong.
+pub(crate) fn sibling_faults(path: &Path, header: &Header) -> Vec<Error> {
+    let faults = header.files.iter().filter_map(|(n, hash)| sibling_fault(path, n, hash).err());
+    faults.collect()
+}
+
+fn sibling_fault(path: &Path, name: &str, expected: &str) -> Result<()> {
+    let file = sibling(path, name)?;
+    let found = hash_file(&file)?;
+    if expected.is_empty() || found == expected {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::input(
+        &file,
+        format!("hash is {}, but {} says {}", short(&found), path.display(), short(expected)),
+    )
+    .hint("the file was changed after its record was written; make this output again"))
 }
 
 /// `[artifact]` and `[provenance]` of any record.
@@ -231,7 +232,7 @@ fn short(hash: &str) -> &str {
     hash.get(..15).unwrap_or(hash)
 }
 
-fn syntax(path: &Path, error: &toml::de::Error) -> Error {
+pub(crate) fn syntax(path: &Path, error: &toml::de::Error) -> Error {
     // The message of a missing or mistyped key names it; only the first line is wanted.
     let message = error.message().lines().next().unwrap_or("not TOML").to_string();
     Error::input(path, message)

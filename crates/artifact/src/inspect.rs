@@ -1,0 +1,190 @@
+//! Looking at a record without knowing its kind beforehand, and holding everything about it against the specification.
+
+use crate::case::OpenCase;
+use crate::fingerprint::Fingerprint;
+use crate::model::{self, History, Model};
+use crate::plan::Plan;
+use crate::postprocessing::Postprocessing;
+use crate::prediction::{self, Prediction};
+use crate::record::{self, Header, Provenance, Record};
+use crate::splits::Splits;
+use crate::summary::Summary;
+use crate::{Error, Kind, Result, batch, nifti, npz};
+use ndarray::{Axis, Ix4};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Kinds that one stage writes for itself alone; only header and hashes are checked.
+const PRIVATE_KINDS: [&str; 1] = ["checkpoint"];
+
+/// A record of any kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnyRecord {
+    /// `[artifact]`.
+    pub header: Header,
+    /// `[provenance]`.
+    pub provenance: Provenance,
+    /// The other tables.
+    pub body: toml::Table,
+}
+
+impl AnyRecord {
+    /// Reads a record; its body isn't checked.
+    ///
+    /// # Errors
+    /// If it isn't TOML with an `[artifact]` table.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::io(path, "read this record", &e))?;
+        let mut body: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| record::syntax(path, &e))?;
+        let (header, provenance) = record::load_header(path, &body)?;
+        body.remove("artifact");
+        body.remove("provenance");
+        Ok(Self { header, provenance, body })
+    }
+
+    /// Paths of the siblings that the header lists.
+    ///
+    /// # Errors
+    /// If a name isn't that of a file beside the record.
+    pub fn siblings(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        self.header.files.keys().map(|name| record::sibling(path, name)).collect()
+    }
+}
+
+/// Everything that is wrong with a record and its siblings: kind, version, fields, hashes, arrays.
+pub fn verify(path: &Path) -> Vec<Error> {
+    let header = match AnyRecord::load(path) {
+        Ok(record) => record.header,
+        Err(error) => return vec![error],
+    };
+    let faults = match header.kind.as_str() {
+        Fingerprint::KIND => check::<Fingerprint>(path, |_| Ok(())),
+        Plan::KIND => check::<Plan>(path, |_| Ok(())),
+        Splits::KIND => check::<Splits>(path, |_| Ok(())),
+        crate::case::Case::KIND => check(path, |_: &crate::case::Case| check_case(path)),
+        batch::Batch::KIND => check(path, |_: &batch::Batch| check_batch(path)),
+        Model::KIND => check(path, |model| check_model(path, model)),
+        History::KIND => check::<History>(path, |_| Ok(())),
+        Prediction::KIND => {
+            check(path, |prediction| check_prediction(path, prediction, &header.files))
+        }
+        Summary::KIND => check::<Summary>(path, |_| Ok(())),
+        Postprocessing::KIND => check::<Postprocessing>(path, |_| Ok(())),
+        kind if PRIVATE_KINDS.contains(&kind) => Vec::new(),
+        kind => vec![Error::input(
+            path,
+            format!("artifact.kind = \"{kind}\", expected a kind of the specification"),
+        )],
+    };
+    // A missing or changed sibling explains what the arrays' checks found.
+    let hashes = record::sibling_faults(path, &header);
+    if hashes.is_empty() { faults } else { hashes }
+}
+
+fn check<T: Kind>(path: &Path, contents: impl FnOnce(&T) -> Result<()>) -> Vec<Error> {
+    let checked = Record::<T>::load(path).and_then(|record| contents(&record.body));
+    checked.err().into_iter().collect()
+}
+
+fn finite<'a>(path: &Path, values: impl IntoIterator<Item = &'a f32>) -> Result<()> {
+    match values.into_iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            Err(Error::input(path, format!("value {at} is NaN or infinite, expected numbers")))
+        }
+    }
+}
+
+fn check_case(path: &Path) -> Result<()> {
+    let case = OpenCase::open(path)?;
+    finite(&path.with_file_name(crate::case::IMAGE), case.image())?;
+    let classes = case.record.body.case.classes;
+    let outside = |c: i16| c < -1 || usize::try_from(c).is_ok_and(|c| c >= classes);
+    match case.label().and_then(|l| l.iter().copied().find(|&c| outside(c))) {
+        None => Ok(()),
+        Some(class) => Err(Error::input(
+            &path.with_file_name(crate::case::LABEL),
+            format!("contains class {class}, expected -1 to {}", classes - 1),
+        )),
+    }
+}
+
+fn check_batch(path: &Path) -> Result<()> {
+    let (_, image, _) = batch::read(path)?;
+    finite(&path.with_file_name("image.npy"), &image)
+}
+
+/// A model's folder is complete by itself.
+fn check_model(path: &Path, model: &Model) -> Result<()> {
+    let plan = path.with_file_name(model::PLAN);
+    let configurations = Record::<Plan>::load(&plan)?.body.configurations;
+    let name = &model.model.configuration;
+    if !configurations.contains_key(name) {
+        return Err(Error::input(
+            &plan,
+            format!("has no configuration {name}, which {} names", path.display()),
+        ));
+    }
+    let weights = path.with_file_name(model::WEIGHTS);
+    for (array, values) in npz::read(&weights)? {
+        finite(&weights, &values)
+            .map_err(|e| Error::input(&weights, format!("{array}: {}", e.message)))?;
+    }
+    Ok(())
+}
+
+fn check_prediction(
+    path: &Path,
+    prediction: &Prediction,
+    files: &BTreeMap<String, String>,
+) -> Result<()> {
+    let info = &prediction.prediction;
+    let segmentation = record::sibling(path, &info.segmentation)?;
+    let volume = nifti::read(&segmentation)?;
+    let [z, y, x] = volume.geometry.shape;
+    if volume.geometry.shape != info.shape {
+        return Err(Error::input(
+            &segmentation,
+            format!("has shape {:?}, but {} says {:?}", [z, y, x], path.display(), info.shape),
+        ));
+    }
+    let classes = prediction::class_indices(&segmentation, &volume, &prediction.labels)?;
+    let mut voxels = vec![0u64; prediction.labels.len()];
+    for &class in &classes {
+        voxels[usize::try_from(class).unwrap_or(0)] += 1;
+    }
+    if voxels != info.class_voxels {
+        return Err(Error::input(
+            &segmentation,
+            format!(
+                "has {voxels:?} voxels per class, but {} says {:?}",
+                path.display(),
+                info.class_voxels
+            ),
+        ));
+    }
+    let probabilities = path.with_file_name(prediction::PROBABILITIES);
+    // Without a list of files it's the file's presence that counts.
+    let listed = files.is_empty() || files.contains_key(prediction::PROBABILITIES);
+    if !(listed && probabilities.is_file()) {
+        return Ok(());
+    }
+    let values = crate::npy::read_f16::<Ix4>(&probabilities)?;
+    let expected = [prediction.labels.len(), z, y, x];
+    if values.shape() != expected {
+        return Err(Error::input(
+            &probabilities,
+            format!("has shape {:?}, expected {expected:?}", values.shape()),
+        ));
+    }
+    let sums = values.sum_axis(Axis(0));
+    // Each of the summands is rounded to a part in 2¹¹ of itself; they add up to 1.
+    match sums.iter().find(|s| !((*s - 1.0).abs() <= 1.0 / 1024.0)) {
+        None => Ok(()),
+        Some(sum) => {
+            Err(Error::input(&probabilities, format!("adds up to {sum} in a voxel, expected 1")))
+        }
+    }
+}
