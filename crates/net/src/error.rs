@@ -48,7 +48,4 @@ pub enum Error {
     /// A gradient step before any gradient was computed.
     #[error("update: no gradients yet; call loss_and_gradients first")]
     NoGradients,
-    /// A weights file that cannot be read or written.
-    #[error("weights: {0}")]
-    Weights(String),
 }

@@ -15,8 +15,10 @@ mod ops;
 mod optimiser;
 #[cfg(test)]
 mod reference;
+pub mod sliding_window;
 mod tensor;
 mod unet;
+pub mod weights;
 
 pub use device::{Cpu, Device, DeviceError, SimdLevel};
 pub use error::Error;

@@ -41,7 +41,9 @@ impl Rule {
     /// What is kept per parameter.
     fn moments(&self) -> &'static [&'static str] {
         match self {
-            Self::Adam(a) if a.amsgrad => &["first_moment", "second_moment", "largest_second_moment"],
+            Self::Adam(a) if a.amsgrad => {
+                &["first_moment", "second_moment", "largest_second_moment"]
+            }
             Self::Adam(_) => &["first_moment", "second_moment"],
             Self::Sgd(_) => &["velocity"],
         }
@@ -110,7 +112,8 @@ impl Optimiser {
         let mut moments = Vec::new();
         for name in if state.is_empty() { &[] } else { names } {
             let prefix = format!("{name}.");
-            let mine: Vec<_> = state.iter().filter(|(n, _)| n.starts_with(&prefix)).cloned().collect();
+            let mine: Vec<_> =
+                state.iter().filter(|(n, _)| n.starts_with(&prefix)).cloned().collect();
             moments.push(gather_named(&restored.prefixed(name), &mine)?);
         }
         *self = Self { moments, ..restored };
@@ -118,7 +121,8 @@ impl Optimiser {
     }
 
     fn prefixed(&self, moment: &str) -> Vec<Parameter> {
-        let rename = |p: &Parameter| Parameter { name: format!("{moment}.{}", p.name), ..p.clone() };
+        let rename =
+            |p: &Parameter| Parameter { name: format!("{moment}.{}", p.name), ..p.clone() };
         self.parameters.iter().map(rename).collect()
     }
 

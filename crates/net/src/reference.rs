@@ -68,7 +68,8 @@ pub(crate) fn transposed(x: &Grid, w: &Grid, bias: &[f64], stride: [usize; 3]) -
     for ((n, c, z, v, u), value) in x.indexed_iter() {
         for ((wc, o, a, b, e), weight) in w.indexed_iter() {
             if wc == c {
-                y[[n, o, z * stride[0] + a, v * stride[1] + b, u * stride[2] + e]] += weight * value;
+                y[[n, o, z * stride[0] + a, v * stride[1] + b, u * stride[2] + e]] +=
+                    weight * value;
             }
         }
     }

@@ -125,7 +125,8 @@ where
     unsafe {
         let mut acc = [[[V::zero(); NB]; C]; R];
         let out = |r: usize, c: usize, b: usize| {
-            plan.targets[t.block + b].add(t.out_offset + r * plan.out_step[2] + c * plan.out_step[3])
+            plan.targets[t.block + b]
+                .add(t.out_offset + r * plan.out_step[2] + c * plan.out_step[3])
         };
         if job.accumulate {
             for r in 0..R {

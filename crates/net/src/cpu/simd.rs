@@ -134,9 +134,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn mul_add(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller promises AVX2 with FMA.
-            unsafe {
-                Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1))
-            }
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
         }
     }
 }

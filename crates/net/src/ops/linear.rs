@@ -242,12 +242,7 @@ pub(crate) fn outer_scratch(geometry: &Geometry, large: &[Layout], small: &Layou
 }
 
 /// Adds the partial sums in their order and puts them where PyTorch has them.
-fn add_partials(
-    level: SimdLevel,
-    job: &outer::Job<'_>,
-    partials: &[Lane],
-    gradient: &mut [f32],
-) {
+fn add_partials(level: SimdLevel, job: &outer::Job<'_>, partials: &[Lane], gradient: &mut [f32]) {
     let (taps, length) = (job.taps.len(), job.partial_len());
     let per_group = linear::group_blocks(level);
     let small = job.small.layout.blocks();

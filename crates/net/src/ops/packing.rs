@@ -45,7 +45,12 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    pub(crate) fn new(small: &Channels, large: &Channels, taps: usize, direction: Direction) -> Self {
+    pub(crate) fn new(
+        small: &Channels,
+        large: &Channels,
+        taps: usize,
+        direction: Direction,
+    ) -> Self {
         let (inputs, outputs) = match direction {
             Direction::LargeToSmall => (large.clone(), small.clone()),
             Direction::SmallToLarge => (small.clone(), large.clone()),

@@ -5,13 +5,13 @@ mod pass;
 mod topology;
 mod workspace;
 
+use crate::Error;
 use crate::device::{Device, SimdLevel};
 use crate::loss::{Loss, LossOptions};
 use crate::ops::dice_ce::dice_ce;
 use crate::ops::packing::{Packed, pack_bias};
 use crate::optimiser::Optimiser;
 use crate::tensor::Lane;
-use crate::Error;
 use artifact::plan::Network;
 use ndarray::{Array5, ArrayD, ArrayView4, ArrayView5, ArrayViewMut5, IxDyn};
 use rayon::prelude::*;
@@ -306,8 +306,7 @@ impl Weights {
         if !self.forward_fresh {
             for (i, layer) in layers.iter().enumerate() {
                 self.forward[i].fill(engine.level, &self.values[layer.weight.clone()]);
-                let outputs =
-                    if layer.role == Role::Up { &layer.large } else { &layer.small };
+                let outputs = if layer.role == Role::Up { &layer.large } else { &layer.small };
                 pack_bias(outputs, &self.values[layer.bias.clone()], &mut self.bias[i]);
             }
             self.forward_fresh = true;
@@ -372,4 +371,3 @@ pub(crate) fn gather_named(
     }
     Ok(values)
 }
-

@@ -103,13 +103,7 @@ impl Engine {
 
     /// Turns the last activation of a stage's decoder into its gradient, which comes from the transposed convolution
     /// above and from the stage's own head.
-    fn enter_stage(
-        &self,
-        weights: &Weights,
-        ws: &mut Workspace,
-        s: usize,
-        gradient: &mut [f32],
-    ) {
+    fn enter_stage(&self, weights: &Weights, ws: &mut Workspace, s: usize, gradient: &mut [f32]) {
         let t = &self.topology;
         let (above, stages) = ws.stages.split_at_mut(s);
         let (stage, scratch) = (&mut stages[0], &mut ws.scratch);
@@ -157,8 +151,7 @@ impl Engine {
             let stage = &mut ws.stages[s];
             let a = take(&mut stage.a[1 - current]);
             let mut inputs = if i == 0 { vec![take(&mut stage.up), a] } else { vec![a] };
-            let (layer, packed) =
-                (&t.layers[t.decoder[s][i]], &weights.backward[t.decoder[s][i]]);
+            let (layer, packed) = (&t.layers[t.decoder[s][i]], &weights.backward[t.decoder[s][i]]);
             let dy = &stage.a[current];
             let weight = &mut gradient[layer.weight.clone()];
             let views: Vec<&Tensor> = inputs.iter().collect();

@@ -68,9 +68,7 @@ impl Plan {
         }
         let runs = |s: usize| if training { loss_weights(spec)[s] > 0.0 } else { s == 0 };
         let logits = (0..stages - 1)
-            .map(|s| {
-                runs(s).then(|| layouts[s].without_halo().with_channels(spec.output_channels))
-            })
+            .map(|s| runs(s).then(|| layouts[s].without_halo().with_channels(spec.output_channels)))
             .collect();
         let input = layouts[0].with_channels(spec.input_channels);
         let mut plan = Self { training, input, stages: layouts, logits, scratch: 0 };

@@ -114,8 +114,7 @@ fn convolutions_match_their_definition() {
         let bias = random_vec(case.small, 3);
         let y = reference::convolution(&x, &w, &bias, case.stride, geometry.pad);
         let dy = random(y.dim(), 4);
-        let (dx, dw, db) =
-            reference::convolution_backward(&x, &w, &dy, case.stride, geometry.pad);
+        let (dx, dw, db) = reference::convolution_backward(&x, &w, &dy, case.stride, geometry.pad);
         let setup = setup(case, &x, &w);
         for level in levels() {
             let name = |what: &str| format!("convolution {i} at {level}: {what}");
@@ -254,8 +253,7 @@ fn the_definition_agrees_with_finite_differences() {
         (&y * &weights).sum()
     };
     let y = reference::convolution(&x, &w, &[0.0; 3], stride, pad);
-    let (dx, dw, _) =
-        reference::convolution_backward(&x, &w, &random(y.dim(), 3), stride, pad);
+    let (dx, dw, _) = reference::convolution_backward(&x, &w, &random(y.dim(), 3), stride, pad);
     assert_slopes(&x, &dx, |x| loss(x, &w));
     assert_slopes(&w, &dw, |w| loss(&x, w));
     let w = random((2, 3, 2, 1, 2), 2);

@@ -71,7 +71,8 @@ fn the_definition_agrees_with_finite_differences() {
     let x = random(shape, 1);
     let (gamma, beta) = ([0.7, -1.2], [0.05, 0.3]);
     let weights = random(shape, 2);
-    let loss = |x: &Grid| (&reference::norm_relu(x, &gamma, &beta, EPSILON, SLOPE) * &weights).sum();
+    let loss =
+        |x: &Grid| (&reference::norm_relu(x, &gamma, &beta, EPSILON, SLOPE) * &weights).sum();
     let (dx, ..) = reference::norm_relu_backward(&x, &gamma, &beta, EPSILON, SLOPE, &weights);
     assert_slopes(&x, &dx, loss);
 }

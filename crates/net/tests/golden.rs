@@ -1,0 +1,179 @@
+//! Three whole networks against PyTorch in float64: logits, loss, every gradient, and five steps of both optimisers.
+
+use artifact::plan::Network;
+use ndarray::{ArrayD, Dimension, Ix1, Ix2, Ix4, Ix5};
+use ndarray_npy::{NpzReader, ReadableElement};
+use net::{AdamOptions, Cpu, Device, LossOptions, Optimiser, SgdOptions, SimdLevel, UNet};
+use std::fs::File;
+use std::path::Path;
+
+struct Golden {
+    reader: NpzReader<File>,
+    network: Network,
+    loss: LossOptions,
+}
+
+fn golden(name: &str, network: Network, batch_dice: bool, dice_background: bool) -> Golden {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.npz"));
+    let reader = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let loss = LossOptions { batch_dice, dice_background, ..LossOptions::default() };
+    Golden { reader, network, loss }
+}
+
+/// The networks of `golden/make_golden.py`.
+fn all() -> Vec<(&'static str, Golden)> {
+    let base = Network {
+        input_channels: 1,
+        output_channels: 3,
+        features: vec![4, 8, 6],
+        kernels: vec![[1, 3, 3]; 3],
+        strides: vec![[1, 1, 1], [1, 2, 2], [1, 2, 2]],
+        encoder_convs: vec![2; 3],
+        decoder_convs: vec![2; 2],
+        deep_supervision: false,
+        negative_slope: 0.01,
+        norm_epsilon: 1e-5,
+    };
+    let isotropic = Network {
+        input_channels: 2,
+        output_channels: 2,
+        features: vec![5, 8],
+        kernels: vec![[3, 3, 3]; 2],
+        strides: vec![[1, 1, 1], [2, 2, 2]],
+        encoder_convs: vec![2; 2],
+        decoder_convs: vec![2],
+        ..base.clone()
+    };
+    let anisotropic = Network {
+        output_channels: 4,
+        features: vec![4, 6, 7, 5],
+        kernels: vec![[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        strides: vec![[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 1, 2]],
+        encoder_convs: vec![1, 2, 3, 2],
+        decoder_convs: vec![1, 3, 2],
+        deep_supervision: true,
+        ..base.clone()
+    };
+    vec![
+        ("2d", golden("2d", base, true, false)),
+        ("3d_isotropic", golden("3d_isotropic", isotropic, false, true)),
+        ("3d_anisotropic", golden("3d_anisotropic", anisotropic, true, false)),
+    ]
+}
+
+impl Golden {
+    fn read<T: ReadableElement, D: Dimension>(&mut self, name: &str) -> ndarray::Array<T, D> {
+        self.reader.by_name(name).unwrap()
+    }
+
+    fn network(&mut self, level: SimdLevel) -> UNet {
+        let device = Device::Cpu(Cpu::with_level(level).unwrap());
+        let mut net = UNet::new(&self.network, &device).unwrap();
+        let named: Vec<(String, ArrayD<f32>)> = net
+            .parameters()
+            .into_iter()
+            .map(|(name, _)| {
+                let array = self.reader.by_name(&format!("parameter/{name}")).unwrap();
+                (name, array)
+            })
+            .collect();
+        net.set_parameters(&named).unwrap();
+        net
+    }
+}
+
+/// Rounding errors of f32 grow layer by layer; each of up to 15 layers here sums up to a few hundred terms and divides
+/// by a standard deviation near 1, which costs a few ulps of the layer's largest values. 64 ulps of the largest value
+/// cover that with room, while a wrong tap, channel or sign moves values by their own size.
+fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    // Gradients that are 0 but for PyTorch's f64 rounding: biases before a norm.
+    let bound = (64.0 * f32::EPSILON * largest).max(1e-9);
+    let off = |i: &usize| (found[*i] - expected[*i]).abs() > bound || found[*i].is_nan();
+    let misses: Vec<usize> = (0..found.len()).filter(off).collect();
+    if let Some(&i) = misses.first() {
+        let (found, expected) = (found[i], expected[i]);
+        panic!(
+            "{what}: {} misses, first at {i}: {found} != {expected} (± {bound:.1e})",
+            misses.len()
+        );
+    }
+}
+
+fn flat(array: &ArrayD<f32>) -> Vec<f32> {
+    array.iter().copied().collect()
+}
+
+#[test]
+fn networks_match_pytorch() {
+    for (name, mut golden) in all() {
+        let image = golden.read::<f32, Ix5>("image");
+        let target = golden.read::<i16, Ix4>("target");
+        let logits = golden.read::<f32, Ix5>("logits");
+        let expected = golden.read::<f64, Ix1>("loss");
+        let counts = golden.read::<i64, Ix2>("counts");
+        for level in SimdLevel::available() {
+            let mut net = golden.network(level);
+            let found = net.forward(image.view()).unwrap();
+            let name = format!("{name} at {level}");
+            assert_near(
+                &format!("{name}: logits"),
+                &flat(&found.into_dyn()),
+                &flat(&logits.clone().into_dyn()),
+            );
+            let loss = net.loss_and_gradients(image.view(), target.view(), &golden.loss).unwrap();
+            for (found, expected) in
+                [loss.total, loss.dice, loss.cross_entropy].iter().zip(&expected)
+            {
+                // Means over voxels of f32 values near 1: their errors average out to far below an ulp each.
+                assert!((found - expected).abs() < 1e-6, "{name}: loss {found} != {expected}");
+            }
+            for (c, found) in loss.counts.iter().enumerate() {
+                let found = [found.tp, found.fp, found.fn_];
+                let expected = [0, 1, 2].map(|i| u64::try_from(counts[[c, i]]).unwrap());
+                assert_eq!(found, expected, "{name}: counts of class {c}");
+            }
+            for (tensor, found) in net.gradients() {
+                let expected: ArrayD<f32> =
+                    golden.reader.by_name(&format!("gradient/{tensor}")).unwrap();
+                assert_eq!(found.shape(), expected.shape(), "{tensor}");
+                assert_near(&format!("{name}: {tensor}"), &flat(&found), &flat(&expected));
+            }
+            let without = net.loss(image.view(), target.view(), &golden.loss).unwrap();
+            assert_eq!(without, loss, "{name}: the loss alone");
+        }
+    }
+}
+
+#[test]
+fn five_steps_match_pytorch() {
+    for (name, mut golden) in all() {
+        let image = golden.read::<f32, Ix5>("image");
+        let target = golden.read::<i16, Ix4>("target");
+        let adam = AdamOptions {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 3e-5,
+            amsgrad: true,
+        };
+        let sgd = SgdOptions { momentum: 0.99, nesterov: true, weight_decay: 3e-5 };
+        let optimisers = [
+            ("after_adam", Optimiser::adam(adam, None)),
+            ("after_sgd", Optimiser::sgd(sgd, Some(1.0))),
+        ];
+        for (key, mut optimiser) in optimisers {
+            let expected = golden.read::<f64, Ix1>(key)[0];
+            let mut net = golden.network(SimdLevel::detect());
+            for _ in 0..5 {
+                net.loss_and_gradients(image.view(), target.view(), &golden.loss).unwrap();
+                net.update(&mut optimiser, 1e-2).unwrap();
+            }
+            let found = net.loss(image.view(), target.view(), &golden.loss).unwrap().total;
+            // Adam moves a parameter by about the rate whatever its gradient's size, so that relative errors of tiny
+            // gradients count in full: 1e-5 of an initial loss near 1, which five steps change by more than 0.1.
+            assert!((found - expected).abs() < 1e-5, "{name} {key}: {found} != {expected}");
+        }
+    }
+}
