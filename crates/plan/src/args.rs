@@ -1,0 +1,121 @@
+//! The command line of `nnu-plan`.
+
+use artifact::Provenance;
+use clap::Parser;
+use plan::folds::FoldOptions;
+use plan::recipe::{BUILT_IN, Resolved};
+use plan::settings::Setting;
+use regex::Regex;
+use stage::{Command, Common, Error, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Decides how a data set is segmented: spacing, patches, batches, networks, folds
+#[derive(Debug, Parser)]
+#[command(name = "nnu-plan", version, after_help = EXAMPLE)]
+pub(crate) struct Args {
+    /// What nnu-fingerprint measured
+    #[arg(long, value_name = "FILE", required_unless_present = "print_recipe")]
+    fingerprint: Option<PathBuf>,
+    /// Where the plan goes; splits.toml goes beside it
+    #[arg(long, value_name = "FILE", required_unless_present = "print_recipe")]
+    out: Option<PathBuf>,
+    /// Built-in recipe (paper) or a TOML file, complete or beginning with base = "paper"
+    #[arg(long, value_name = "NAME|FILE", default_value = "paper")]
+    recipe: String,
+    /// Change a key of the recipe or of a planned configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// GPU memory to plan for, short for --set planning.gpu_memory_gib=GIB
+    #[arg(long, value_name = "GIB")]
+    gpu_memory: Option<f64>,
+    /// Folds of the cross-validation
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    folds: usize,
+    /// Keep cases of one patient together; the patient is the pattern's first (…) or whole match in the case id
+    #[arg(long, value_name = "REGEX")]
+    group_by: Option<String>,
+    /// Seed of the folds; 12345 gives nnU-Net's own
+    #[arg(long, value_name = "N", default_value_t = 12345)]
+    fold_seed: u32,
+    /// Print the recipe with all settings, and exit: the beginning of one's own recipe file
+    #[arg(long)]
+    print_recipe: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+const EXAMPLE: &str = "Example:\n  nnu-plan --fingerprint work/fingerprint.toml --set schedule.epochs=50 --out work/plan.toml";
+
+impl Command for Args {
+    const STAGE: &'static str = "plan";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Args {
+    /// Fingerprint and output; none if only the recipe is to be printed.
+    pub(crate) fn paths(&self) -> Option<(&Path, &Path)> {
+        let paths = self.fingerprint.as_deref().zip(self.out.as_deref());
+        paths.filter(|_| !self.print_recipe)
+    }
+
+    /// The recipe without settings. A name without path separator or ending is a built-in recipe's.
+    pub(crate) fn recipe(&self) -> Result<Resolved> {
+        let path = Path::new(&self.recipe);
+        if BUILT_IN.iter().any(|(name, _)| *name == self.recipe)
+            || (path.extension().is_none() && path.components().count() == 1 && !path.exists())
+        {
+            return Resolved::built_in(&self.recipe);
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| artifact::Error::io(path, "read this recipe", &e))?;
+        Resolved::from_text(&text, path)
+    }
+
+    /// `--gpu-memory`, then every `--set` in order; the last one of a key counts.
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>> {
+        let memory = self.gpu_memory.map(|gib| format!("planning.gpu_memory_gib={gib}"));
+        memory.iter().chain(&self.set).map(|text| Setting::parse(text)).collect()
+    }
+
+    pub(crate) fn folds(&self) -> Result<FoldOptions> {
+        let pattern = self.group_by.as_deref().map(Regex::new).transpose();
+        let group_by = pattern.map_err(|e| {
+            let message = e.to_string();
+            let last = message.lines().last().unwrap_or("not a regular expression");
+            let pattern = self.group_by.as_deref().unwrap_or_default();
+            Error::usage(format!("--group-by {pattern}: {}", last.trim_start_matches("error: ")))
+        })?;
+        Ok(FoldOptions { folds: self.folds, seed: self.fold_seed, group_by })
+    }
+
+    pub(crate) fn plan_provenance(&self, made: Provenance) -> Provenance {
+        let made = match self.gpu_memory {
+            Some(gib) => made.option("gpu_memory", gib),
+            None => made,
+        };
+        if self.set.is_empty() { made } else { made.option("set", self.set.clone()) }
+    }
+
+    pub(crate) fn splits_provenance(&self, made: Provenance) -> Provenance {
+        let folds = i64::try_from(self.folds).unwrap_or(i64::MAX);
+        let made = made.option("folds", folds).seed(u64::from(self.fold_seed));
+        match &self.group_by {
+            Some(pattern) => made.option("group_by", pattern.as_str()),
+            None => made,
+        }
+    }
+
+    /// The recipe with its settings, to stdout.
+    pub(crate) fn print(mut recipe: Resolved, settings: &[Setting]) -> Result<()> {
+        for setting in settings {
+            recipe.set(setting)?;
+        }
+        // A reader that closed the pipe has what it wanted.
+        let _ = std::io::stdout().write_all(recipe.document().to_string().as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! A plan together with what the user sets: recipe keys, then keys of the planned configurations.
+
+use crate::recipe::Resolved;
+use crate::settings::{self, Setting};
+use crate::{Fixed, plan_with, text};
+use artifact::Kind;
+use artifact::fingerprint::Fingerprint;
+use artifact::plan::Plan;
+use stage::{Error, Result};
+use toml_edit::{DocumentMut, Value};
+
+const CONFIGURATIONS: &str = "configurations.";
+
+/// The plan and its commented text.
+///
+/// `--set` keys under `configurations.NAME` change the planned configuration; everything else is a key of the recipe.
+/// A `spacing_mm` or `patch_shape` that is set counts as given: median shape, poolings and batch follow from it, unless
+/// they are set as well.
+///
+/// # Errors
+/// If a key is unknown, a value has the wrong type, or the settings contradict each other.
+pub fn assemble(
+    fingerprint: &Fingerprint,
+    mut recipe: Resolved,
+    set: &[Setting],
+) -> Result<(Plan, String)> {
+    let (planned, chosen): (Vec<&Setting>, Vec<&Setting>) =
+        set.iter().partition(|s| s.key.starts_with(CONFIGURATIONS));
+    let recipe_keys = recipe.keys();
+    for setting in chosen {
+        recipe.set(setting).map_err(|e| {
+            // The nearest key may be one of a configuration.
+            if recipe_keys.contains(&setting.key) {
+                e
+            } else {
+                unknown(fingerprint, &recipe, setting)
+            }
+        })?;
+    }
+    let values = recipe.recipe()?;
+    let failed = |e| Error::failed(format!("the plan cannot be written: {e}"));
+    let mut document =
+        text::decisions(&plan_with(fingerprint, &values, &Fixed::default())).map_err(failed)?;
+    let fixed = fixed(&planned, &mut document)?;
+    if fixed != Fixed::default() {
+        document = text::decisions(&plan_with(fingerprint, &values, &fixed)).map_err(failed)?;
+    }
+    for setting in &planned {
+        let keys = settings::keys(&document);
+        let Some(old) = settings::value_mut(&mut document, &setting.key) else {
+            return Err(settings::unknown("--set", &setting.key, keys.iter()));
+        };
+        let value = setting.value_like(old)?;
+        settings::replace(old, value, "--set");
+    }
+    let plan = text::read(&document, &values).and_then(|p| p.check().map(|()| p));
+    let plan = plan.map_err(|e| {
+        let keys: Vec<&str> = planned.iter().map(|s| s.key.as_str()).collect();
+        if keys.is_empty() {
+            failed(e)
+        } else {
+            Error::usage(format!("--set {}: {e}", keys.join(", ")))
+        }
+    })?;
+    let text = text::body(&document, recipe.document());
+    match toml::from_str::<Plan>(&text) {
+        Ok(read) if read == plan => Ok((plan, text)),
+        Ok(_) => Err(failed("its text reads back differently".into())),
+        Err(e) => Err(failed(e.message().into())),
+    }
+}
+
+fn unknown(fingerprint: &Fingerprint, recipe: &Resolved, setting: &Setting) -> Error {
+    let mut keys = recipe.keys();
+    let plan = recipe.recipe().map(|values| plan_with(fingerprint, &values, &Fixed::default()));
+    if let Ok(Ok(document)) = plan.map(|p| text::decisions(&p)) {
+        keys.extend(
+            settings::keys(&document).into_iter().filter(|k| k.starts_with(CONFIGURATIONS)),
+        );
+    }
+    settings::unknown("--set", &setting.key, keys.iter())
+}
+
+/// The spacings and patches among the settings.
+fn fixed(set: &[&Setting], document: &mut DocumentMut) -> Result<Fixed> {
+    let mut fixed = Fixed::default();
+    for setting in set {
+        let keys = settings::keys(document);
+        let Some(old) = settings::value_mut(document, &setting.key) else {
+            let planned = keys.iter().filter(|k| k.starts_with(CONFIGURATIONS));
+            return Err(settings::unknown("--set", &setting.key, planned));
+        };
+        let value = setting.value_like(old)?;
+        let path = setting.key.trim_start_matches(CONFIGURATIONS);
+        let Some((name, key)) = path.split_once('.') else { continue };
+        let fail = |expected| {
+            Error::usage(format!("--set {}={}: expected {expected}", setting.key, setting.value))
+        };
+        match key {
+            "spacing_mm" => {
+                let three = three(&value, Value::as_float);
+                let three = three.filter(|s| s.iter().all(|x| x.is_finite() && *x > 0.0));
+                let three = three.ok_or_else(|| fail("three positive numbers, in mm"))?;
+                fixed.spacing_mm.insert(name.into(), three);
+            }
+            "patch_shape" => {
+                let edge = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
+                let three = three(&value, edge);
+                let three = three.filter(|p| p.iter().all(|n| (1..=4096).contains(n)));
+                let three = three.ok_or_else(|| fail("three edges of 1 to 4096 voxels"))?;
+                fixed.patch_shape.insert(name.into(), three);
+            }
+            _ => {}
+        }
+    }
+    Ok(fixed)
+}
+
+fn three<T>(value: &Value, each: impl Fn(&Value) -> Option<T>) -> Option<[T; 3]> {
+    let all: Option<Vec<T>> = value.as_array()?.iter().map(each).collect();
+    all?.try_into().ok()
+}

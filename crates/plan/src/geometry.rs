@@ -1,0 +1,121 @@
+//! What the cases measure: target spacing, order of the axes, shapes after resampling.
+//!
+//! Arrays are z, y, x; after [`transpose`] they are in plan order, coarsest axis first.
+
+use artifact::fingerprint::Fingerprint;
+
+/// Spacing and cropped shape of one case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// Voxel distance in mm.
+    pub spacing_mm: [f64; 3],
+    /// Voxels of the nonzero box.
+    pub shape: [usize; 3],
+}
+
+impl Grid {
+    /// Shape at another spacing: `round(shape × old / new)`, half to even, at least 1, as nnU-Net resamples.
+    pub fn resampled(&self, spacing_mm: [f64; 3]) -> [usize; 3] {
+        std::array::from_fn(|i| {
+            let edge = self.shape[i] as f64 * (self.spacing_mm[i] / spacing_mm[i]);
+            (edge.round_ties_even() as usize).max(1)
+        })
+    }
+}
+
+/// Grids of all cases in plan order.
+pub fn grids(fingerprint: &Fingerprint, transpose: [usize; 3]) -> Vec<Grid> {
+    let cases = fingerprint.cases.iter();
+    cases
+        .map(|case| Grid {
+            spacing_mm: transpose.map(|axis| case.spacing_mm[axis]),
+            shape: transpose.map(|axis| case.cropped_shape[axis]),
+        })
+        .collect()
+}
+
+/// Percentile of the cases' spacings, per axis (the paper: the median).
+pub fn target_spacing(grids: &[Grid], percentile: f64) -> [f64; 3] {
+    std::array::from_fn(|axis| {
+        quantile(grids.iter().map(|g| g.spacing_mm[axis]), percentile / 100.0)
+    })
+}
+
+/// Plan axis `i` is image axis `transpose[i]`: the axis of the coarsest target spacing first (the first of several equal
+/// ones), the others in their order, as nnU-Net does. Two-dimensional images have no coarse axis; the one along which
+/// all of them are one voxel thick comes first, whatever spacing their headers give it.
+pub fn transpose(spacing_mm: [f64; 3], grids: &[Grid]) -> [usize; 3] {
+    let mut first = 0;
+    for axis in 1..3 {
+        if spacing_mm[axis] > spacing_mm[first] {
+            first = axis;
+        }
+    }
+    if let Some(flat) = (0..3).find(|&axis| grids.iter().all(|g| g.shape[axis] == 1)) {
+        first = flat;
+    }
+    match first {
+        0 => [0, 1, 2],
+        1 => [1, 0, 2],
+        _ => [2, 0, 1],
+    }
+}
+
+/// Median shape of the cases at a spacing, per axis, rounded half to even.
+pub fn median_shape(grids: &[Grid], spacing_mm: [f64; 3]) -> [usize; 3] {
+    let shapes: Vec<[usize; 3]> = grids.iter().map(|g| g.resampled(spacing_mm)).collect();
+    std::array::from_fn(|axis| {
+        let median = quantile(shapes.iter().map(|s| s[axis] as f64), 0.5);
+        median.round_ties_even() as usize
+    })
+}
+
+/// Linearly interpolated quantile, NumPy's default; 0 for no values.
+pub fn quantile(values: impl Iterator<Item = f64>, fraction: f64) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let position = fraction.clamp(0.0, 1.0) * last as f64;
+    let below = position.floor() as usize;
+    let above = (below + 1).min(last);
+    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(spacing_mm: [f64; 3], shape: [usize; 3]) -> Grid {
+        Grid { spacing_mm, shape }
+    }
+
+    #[test]
+    fn the_coarsest_axis_comes_first_and_ties_keep_their_order() {
+        let thick = [grid([1.0; 3], [9; 3])];
+        assert_eq!(transpose([1.0, 1.0, 1.0], &thick), [0, 1, 2]);
+        assert_eq!(transpose([3.0, 1.0, 1.0], &thick), [0, 1, 2]);
+        assert_eq!(transpose([1.0, 3.0, 1.0], &thick), [1, 0, 2]);
+        assert_eq!(transpose([0.5, 1.0, 2.0], &thick), [2, 0, 1]);
+        assert_eq!(transpose([0.5, 2.0, 2.0], &thick), [1, 0, 2]);
+        let flat = [grid([1.0, 2.0, 2.0], [1, 9, 9]), grid([1.0, 2.0, 2.0], [1, 5, 7])];
+        assert_eq!(transpose([1.0, 2.0, 2.0], &flat), [0, 1, 2]);
+        assert_eq!(transpose([1.0, 2.0, 2.0], &[flat[0], thick[0]]), [1, 0, 2]);
+    }
+
+    #[test]
+    fn resampled_edges_round_half_to_even_and_never_vanish() {
+        let g = grid([1.0, 1.0, 0.1], [5, 7, 4]);
+        assert_eq!(g.resampled([2.0, 2.0, 1.0]), [2, 4, 1]);
+        assert_eq!(g.resampled([1.0, 1.0, 0.1]), [5, 7, 4]);
+    }
+
+    #[test]
+    fn medians_are_per_axis_and_interpolated() {
+        let cases = [grid([1.0, 1.0, 2.0], [10, 4, 8]), grid([3.0, 1.0, 1.0], [10, 7, 8])];
+        assert_eq!(target_spacing(&cases, 50.0), [2.0, 1.0, 1.5]);
+        // Shapes at that spacing: [5, 4, 11] (10.67 rounds up) and [15, 7, 5] (5.33 rounds down).
+        assert_eq!(median_shape(&cases, [2.0, 1.0, 1.5]), [10, 6, 8]);
+        assert_eq!(quantile([4.0, 1.0, 3.0].into_iter(), 0.25), 2.0);
+        assert_eq!(quantile([7.0].into_iter(), 0.9), 7.0);
+    }
+}

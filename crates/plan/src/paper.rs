@@ -1,0 +1,169 @@
+//! The planner of the 2018 paper (Isensee et al., arXiv 1809.10486, sections 2.1 and 2.2).
+
+use crate::budget::Budget;
+use crate::geometry::{self, Grid};
+use crate::{Fixed, normalisation, topology};
+use artifact::fingerprint::Fingerprint;
+use artifact::plan::{Configuration, Geometry, Plan, PlannedDataset};
+use artifact::recipe::{Planning, Recipe};
+use std::collections::BTreeMap;
+
+/// Whole slices along the two finest axes.
+pub const SLICES: &str = "2d";
+/// Volumes at the target spacing.
+pub const FULL: &str = "3d_fullres";
+/// First stage of the cascade: volumes at a coarser spacing.
+pub const LOW: &str = "3d_lowres";
+/// Second stage of the cascade: volumes at the target spacing and the first stage's segmentation.
+pub const CASCADE: &str = "3d_cascade_fullres";
+
+/// Everything that the configurations share.
+struct Planner<'a> {
+    planning: &'a Planning,
+    fixed: &'a Fixed,
+    grids: Vec<Grid>,
+    channels: usize,
+    classes: usize,
+}
+
+pub(crate) fn plan(fingerprint: &Fingerprint, recipe: &Recipe, fixed: &Fixed) -> Plan {
+    let stored = geometry::grids(fingerprint, [0, 1, 2]);
+    let percentile = recipe.planning.target_spacing_percentile;
+    let transpose = geometry::transpose(geometry::target_spacing(&stored, percentile), &stored);
+    let planner = Planner {
+        planning: &recipe.planning,
+        fixed,
+        grids: geometry::grids(fingerprint, transpose),
+        channels: fingerprint.channels.len(),
+        classes: fingerprint.labels.len(),
+    };
+    Plan {
+        dataset: PlannedDataset {
+            name: fingerprint.dataset.name.clone(),
+            training_cases: fingerprint.cases.len(),
+            file_ending: fingerprint.dataset.file_ending.clone(),
+        },
+        geometry: Geometry { transpose },
+        channels: normalisation::channels(fingerprint, &recipe.planning),
+        labels: fingerprint.labels.clone(),
+        configurations: planner.configurations(),
+        recipe: recipe.clone(),
+    }
+}
+
+impl Planner<'_> {
+    fn configurations(&self) -> BTreeMap<String, Configuration> {
+        let target = geometry::target_spacing(&self.grids, self.planning.target_spacing_percentile);
+        let mut all = BTreeMap::from([(SLICES.to_string(), self.slices(target))]);
+        if geometry::median_shape(&self.grids, target)[0] == 1 {
+            return all;
+        }
+        let low = self.low_resolution_spacing(target);
+        let cascade = low.is_some();
+        all.insert(FULL.into(), self.volumes(FULL, target, cascade, None));
+        if let Some(spacing) = low {
+            // The paper: sample Dice for nets that see nearly the whole patient, batch Dice for all others.
+            all.insert(LOW.into(), self.volumes(LOW, spacing, false, None));
+            all.insert(CASCADE.into(), self.volumes(CASCADE, target, true, Some(LOW)));
+        }
+        all
+    }
+
+    fn slices(&self, target: [f64; 3]) -> Configuration {
+        let spacing_mm = self.spacing(SLICES, target);
+        let [_, rows, columns] = geometry::median_shape(&self.grids, spacing_mm);
+        // Slices keep their distance, so the third edge is the number of slices as stored.
+        let slices = geometry::quantile(self.grids.iter().map(|g| g.shape[0] as f64), 0.5);
+        let median_shape = [slices.round_ties_even() as usize, rows, columns];
+        let budget = Budget::slices(self.planning);
+        let patch = self.fixed.patch_shape.get(SLICES).copied();
+        let patch_shape =
+            patch.unwrap_or_else(|| topology::patch([1, rows, columns], self.planning, &budget));
+        Configuration {
+            spacing_mm,
+            keep_slice_distance: true,
+            median_shape,
+            patch_shape,
+            batch_size: self.batch(&budget, patch_shape, median_shape),
+            batch_dice: true,
+            previous_stage: None,
+            network: self.network(patch_shape, self.channels, &budget),
+        }
+    }
+
+    fn volumes(
+        &self,
+        name: &str,
+        spacing: [f64; 3],
+        batch_dice: bool,
+        previous_stage: Option<&str>,
+    ) -> Configuration {
+        let spacing_mm = self.spacing(name, spacing);
+        let median_shape = geometry::median_shape(&self.grids, spacing_mm);
+        let budget = Budget::volumes(self.planning);
+        let patch = self.fixed.patch_shape.get(name).copied();
+        let patch_shape =
+            patch.unwrap_or_else(|| topology::patch(median_shape, self.planning, &budget));
+        let one_hot = if previous_stage.is_some() { self.classes - 1 } else { 0 };
+        Configuration {
+            spacing_mm,
+            keep_slice_distance: false,
+            median_shape,
+            patch_shape,
+            batch_size: self.batch(&budget, patch_shape, median_shape),
+            batch_dice,
+            previous_stage: previous_stage.map(String::from),
+            network: self.network(patch_shape, self.channels + one_hot, &budget),
+        }
+    }
+
+    fn spacing(&self, name: &str, planned: [f64; 3]) -> [f64; 3] {
+        self.fixed.spacing_mm.get(name).copied().unwrap_or(planned)
+    }
+
+    fn batch(&self, budget: &Budget, patch: [usize; 3], median: [usize; 3]) -> usize {
+        let dataset_voxels = voxels(median) * self.grids.len() as f64;
+        budget.batch(self.planning, patch, dataset_voxels)
+    }
+
+    fn network(
+        &self,
+        patch: [usize; 3],
+        inputs: usize,
+        budget: &Budget,
+    ) -> artifact::plan::Network {
+        topology::network(patch, inputs, self.classes, self.planning, budget)
+    }
+
+    /// The spacing of the cascade's first stage, or none if there is no need of a cascade: the target spacing grows by
+    /// steps, at first only the finer axes until they match the coarsest, then all, until the median case has at most
+    /// `cascade_above_patches` times the voxels that fit into a patch.
+    fn low_resolution_spacing(&self, target: [f64; 3]) -> Option<[f64; 3]> {
+        let p = self.planning;
+        let most = p.cascade_above_patches * Budget::volumes(p).patch_voxels as f64;
+        let too_large =
+            |spacing| voxels(geometry::median_shape(&self.grids, spacing)) > most.max(1.0);
+        let mut spacing = self.spacing(FULL, target);
+        if !too_large(spacing) || p.low_resolution_step <= 1.0 {
+            return None;
+        }
+        while too_large(spacing) {
+            let coarsest = spacing.iter().copied().fold(0.0, f64::max);
+            let finer = spacing.map(|s| coarsest / s >= p.anisotropy_threshold);
+            let none_finer = finer == [false; 3];
+            for axis in 0..3 {
+                if finer[axis] || none_finer {
+                    let step = p.low_resolution_step;
+                    // A finer axis stops at the coarsest one.
+                    let step = if none_finer { step } else { step.min(coarsest / spacing[axis]) };
+                    spacing[axis] *= step;
+                }
+            }
+        }
+        Some(spacing)
+    }
+}
+
+fn voxels(shape: [usize; 3]) -> f64 {
+    shape.iter().map(|&n| n as f64).product()
+}
