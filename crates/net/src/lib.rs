@@ -7,7 +7,9 @@
 //! All convolutions, transposed convolutions and heads, forward and backward, are three operations between a large
 //! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
 
+mod bench;
 mod cpu;
+pub mod describe;
 mod device;
 mod error;
 mod loss;
@@ -20,6 +22,7 @@ mod tensor;
 mod unet;
 pub mod weights;
 
+pub use bench::{BenchOptions, Timing, bench, paper_adam};
 pub use device::{Cpu, Device, DeviceError, SimdLevel};
 pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions};

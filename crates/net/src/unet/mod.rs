@@ -6,6 +6,7 @@ mod topology;
 mod workspace;
 
 use crate::Error;
+use crate::describe::{self, Work};
 use crate::device::{Device, SimdLevel};
 use crate::loss::{Loss, LossOptions};
 use crate::ops::dice_ce::dice_ce;
@@ -205,6 +206,16 @@ impl UNet {
         // Values and two packings; gradients and three moments.
         let copies = if training { 7 } else { 3 };
         Ok(activations.bytes(&topology) + 4 * (topology.len() * copies) as u64)
+    }
+
+    /// Work per sample of a patch `[z, y, x]`.
+    pub fn work(&self, patch: [usize; 3]) -> Work {
+        describe::work(&describe::of_topology(&self.engine.topology, &self.spec, patch))
+    }
+
+    /// Gives back the memory of training passes; the next one takes it again.
+    pub fn release_training(&mut self) {
+        self.training = None;
     }
 
     fn check_input(&self, x: ArrayView5<'_, f32>) -> Result<(), Error> {

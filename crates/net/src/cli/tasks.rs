@@ -1,0 +1,74 @@
+//! What the subcommands do.
+#![expect(clippy::print_stdout, reason = "tables and timings are what describe and bench are asked for")]
+
+use super::{Bench, Chosen, Describe, Forward, Init};
+use artifact::{Commit, npy};
+use ndarray::{Array4, Axis};
+use net::{BenchOptions, Device, UNet, weights};
+use stage::{Error, Result, Run};
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::failed(error.to_string())
+}
+
+fn open_device(choice: &str, run: &Run) -> Result<Device> {
+    let device = Device::open(choice).map_err(|e| Error::usage(e.to_string()))?;
+    run.info(format!("device: {}", device.describe()));
+    Ok(device)
+}
+
+/// Prints the table.
+pub fn describe(args: &Describe, _: &Run) -> Result<()> {
+    let Chosen { network, batch, patch } = args.which.open()?;
+    println!("{}", net::describe::table(&network, batch, patch).map_err(failed)?);
+    Ok(())
+}
+
+/// Writes first weights.
+pub fn init(args: &Init, run: &Run) -> Result<()> {
+    let chosen = args.which.open()?;
+    let device = Device::open("cpu").map_err(failed)?;
+    let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
+    net.initialise(args.seed.seed);
+    Commit::file(&args.out, &weights::to_npz(&net.parameters()))?;
+    run.info(format!("wrote {}", args.out.display()));
+    Ok(())
+}
+
+/// One patch through the network.
+pub fn forward(args: &Forward, run: &Run) -> Result<()> {
+    let chosen = args.which.open()?;
+    let device = open_device(&args.device, run)?;
+    let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
+    let named = weights::read_npz(&args.weights)?;
+    let at = |path: &std::path::Path, e: net::Error| Error::input(format!("{}: {e}", path.display()));
+    net.set_parameters(&named).map_err(|e| at(&args.weights, e))?;
+    let image: Array4<f32> = npy::read(&args.image)?;
+    let logits =
+        net.forward(image.view().insert_axis(Axis(0))).map_err(|e| at(&args.image, e))?;
+    Commit::file(&args.out, &npy::encode(&logits.index_axis(Axis(0), 0)))?;
+    run.info(format!("wrote {}", args.out.display()));
+    Ok(())
+}
+
+/// Prints seconds and rates.
+pub fn bench(args: &Bench, run: &Run) -> Result<()> {
+    let Chosen { network, batch, patch } = args.which.open()?;
+    let device = open_device(&args.device, run)?;
+    let options = BenchOptions { batch, patch, repetitions: args.repetitions };
+    let t = net::bench(&network, &device, &options).map_err(failed)?;
+    let rate = |flops: f64, seconds: f64| flops / seconds / 1e9;
+    println!(
+        "training iteration: {:.3} s, {:.0} GFLOP, {:.0} GF/s",
+        t.training_seconds,
+        t.training_flops / 1e9,
+        rate(t.training_flops, t.training_seconds)
+    );
+    println!(
+        "forward: {:.3} s, {:.0} GFLOP, {:.0} GF/s",
+        t.forward_seconds,
+        t.forward_flops / 1e9,
+        rate(t.forward_flops, t.forward_seconds)
+    );
+    Ok(())
+}
