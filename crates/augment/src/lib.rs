@@ -5,13 +5,17 @@
 //! map and done in one resampling pass ([`spatial`]), then gamma ([`intensity`]), then mirroring. [`draws`] decides which
 //! of them fire; the others take the random draw as an argument.
 
+mod cases;
 pub mod draws;
 pub mod elastic;
 pub mod intensity;
 mod loader;
+pub mod preview;
 pub mod sampling;
 pub mod spatial;
 pub mod spline;
+pub mod spool;
 
+pub use cases::{case_path, open_cases};
 pub use draws::{Draws, Elastic, Frame, Settings};
 pub use loader::{Loader, Mode, Placement, SampledBatch};

@@ -1,3 +1,83 @@
-//! Samples patches and augments them.
+//! `nnu-augment`: a spool of augmented batches, or a sheet of them to look at.
 
-fn main() {}
+mod args;
+
+use args::{Args, IO};
+use artifact::plan::Plan;
+use artifact::splits::Splits;
+use artifact::{Provenance, Record, hash_bytes, hash_file};
+use augment::{Loader, Mode, case_path, open_cases, preview, spool};
+use stage::{Error, Result, Run};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stage::main(IO, |args: &Args, run| {
+        let plan = Record::<Plan>::load(&args.plan)?.body;
+        let configuration = plan.configuration(&args.configuration).map_err(Error::usage)?;
+        let ids = training_cases(&args.splits_path(), args.fold)?;
+        let cases = open_cases(&args.cases, &ids)?;
+        let masked = spool::masked_channels(&plan);
+        let loader =
+            Loader::new(cases, configuration, &plan.recipe, Mode::Training, args.seed.seed)?
+                .with_masked_channels(&masked);
+        if let Some(path) = &args.preview {
+            let names: Vec<String> = plan.labels.iter().map(|l| l.name.clone()).collect();
+            preview::sheet(&loader, &names).save(path)?;
+            run.info(format!("{} written", path.display()));
+        }
+        let (Some(folder), Some(batches)) = (&args.out, args.batches) else { return Ok(()) };
+        let provenance = run
+            .provenance()
+            .seed(args.seed.seed)
+            .option("configuration", args.configuration.as_str())
+            .input("plan", spool::plan_hash(&plan, configuration))
+            .input("cases", cases_hash(&args.cases, &ids)?);
+        write_spool(run, &loader, folder, batches, &provenance)
+    })
+}
+
+fn training_cases(splits: &Path, fold: usize) -> Result<Vec<String>> {
+    let folds = Record::<Splits>::load(splits)?.body.folds;
+    let count = folds.len();
+    let fold = folds.into_iter().nth(fold).ok_or_else(|| {
+        Error::usage(format!(
+            "--fold {fold}, but {} has folds 0 to {}",
+            splits.display(),
+            count - 1
+        ))
+    })?;
+    Ok(fold.train)
+}
+
+/// Hash over the records of all cases, which hold the hashes of their arrays.
+fn cases_hash(folder: &Path, ids: &[String]) -> Result<String> {
+    let mut lines = String::new();
+    for id in ids {
+        lines.push_str(&format!("{id} {}\n", hash_file(&case_path(folder, id))?));
+    }
+    Ok(hash_bytes(lines.as_bytes()))
+}
+
+fn write_spool(
+    run: &Run,
+    loader: &Loader,
+    folder: &Path,
+    batches: usize,
+    provenance: &Provenance,
+) -> Result<()> {
+    let progress = run.progress("batches", batches);
+    for index in 0..batches {
+        run.check_stop()?;
+        let number = i64::try_from(index).unwrap_or(i64::MAX);
+        let provenance = provenance.clone().option("batch", number);
+        if !run.up_to_date::<artifact::batch::Batch>(
+            &artifact::batch::path(folder, index),
+            &provenance,
+        ) {
+            spool::write(folder, index, &provenance, loader, &loader.batch(index as u64))?;
+        }
+        progress.add(1);
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The spool: numbered batches on disk, each committed by itself.
+
+use crate::{Loader, SampledBatch};
+use artifact::batch::{Batch, BatchInfo};
+use artifact::plan::{Configuration, Normalisation, Plan};
+use artifact::{Commit, Provenance, hash_bytes};
+use serde::Serialize;
+use std::path::Path;
+
+/// Which channels were normalised inside the nonzero mask.
+pub fn masked_channels(plan: &Plan) -> Vec<bool> {
+    plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect()
+}
+
+/// Hash of everything in the plan that decides what batches hold, and of nothing else: changing the length of a
+/// training doesn't make a spool stale.
+pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
+    #[derive(Serialize)]
+    struct Decisive<'a> {
+        patch_shape: [usize; 3],
+        batch_size: usize,
+        masked_channels: Vec<bool>,
+        sampling: &'a artifact::recipe::Sampling,
+        augmentation: &'a artifact::recipe::Augmentation,
+    }
+    let decisive = Decisive {
+        patch_shape: configuration.patch_shape,
+        batch_size: configuration.batch_size,
+        masked_channels: masked_channels(plan),
+        sampling: &plan.recipe.sampling,
+        augmentation: &plan.recipe.augmentation,
+    };
+    hash_bytes(toml::to_string(&decisive).expect("settings are plain TOML").as_bytes())
+}
+
+/// Writes batch `index`: image and label, then the record.
+///
+/// # Errors
+/// If something can't be written.
+pub fn write(
+    folder: &Path,
+    index: usize,
+    provenance: &Provenance,
+    loader: &Loader,
+    batch: &SampledBatch,
+) -> artifact::Result<()> {
+    let mut commit = Commit::begin(&artifact::batch::path(folder, index))?;
+    commit.npy("image.npy", &batch.image.view())?;
+    commit.npy("label.npy", &batch.label.view())?;
+    let cases = batch.cases.iter().map(|&case| loader.case_id(case).to_string()).collect();
+    commit.finish(provenance, &Batch { batch: BatchInfo { index, cases } })
+}
