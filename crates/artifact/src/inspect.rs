@@ -181,7 +181,8 @@ fn check_prediction(
     }
     let sums = values.sum_axis(Axis(0));
     // Each of the summands is rounded to a part in 2¹¹ of itself; they add up to 1.
-    match sums.iter().find(|s| !((*s - 1.0).abs() <= 1.0 / 1024.0)) {
+    let is_one = |sum: f32| (sum - 1.0).abs() <= 1.0 / 1024.0;
+    match sums.iter().find(|s| !is_one(**s)) {
         None => Ok(()),
         Some(sum) => {
             Err(Error::input(&probabilities, format!("adds up to {sum} in a voxel, expected 1")))
