@@ -209,6 +209,19 @@ fn wrong_axes<D: Dimension>(path: &Path, header: &NpyHeader) -> Error {
     Error::input(path, format!("has shape {:?}, expected {expected} axes", header.shape))
 }
 
+/// An f32 array from the bytes of a `.npy` file; `path` is for messages.
+///
+/// # Errors
+/// As [`header`]; also if the element type isn't f32.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<ArrayD<f32>> {
+    let header = header(path, bytes)?;
+    check_type::<f32>(path, &header)?;
+    let data = bytes[header.data_offset..].as_chunks().0;
+    let values = data.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    ArrayD::from_shape_vec(IxDyn(&header.shape), values)
+        .map_err(|e| Error::input(path, format!("not a readable .npy file: {e}")))
+}
+
 /// Reads an array into memory.
 ///
 /// # Errors

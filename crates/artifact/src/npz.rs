@@ -1,39 +1,64 @@
 //! `.npz` files: named f32 arrays, as `numpy.load` reads them; the same arrays give the same bytes.
+//!
+//! A `.npz` is a zip archive of `.npy` files. Each is held against [`npy::header`]'s checks, so that a lying header
+//! allocates nothing; ndarray-npy's own reader would believe it.
 
-use crate::{Error, Result};
+use crate::{Error, Result, npy};
 use ndarray::ArrayD;
-use ndarray_npy::{NpzReader, NpzWriter};
-use std::io::Cursor;
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
+use zip::result::ZipError;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 /// Named arrays in file order.
 pub type Named = Vec<(String, ArrayD<f32>)>;
 
 /// The bytes of an uncompressed `.npz` of these arrays.
 pub fn encode(arrays: &[(String, ArrayD<f32>)]) -> Vec<u8> {
-    let mut writer = NpzWriter::new(Cursor::new(Vec::new()));
-    for (name, array) in arrays {
-        writer.add_array(name.as_str(), array).expect("writing to memory");
-    }
-    writer.finish().expect("writing to memory").into_inner()
+    write(arrays).expect("writing to memory")
 }
 
-/// Reads every array of a `.npz`.
+fn write(arrays: &[(String, ArrayD<f32>)]) -> std::result::Result<Vec<u8>, ZipError> {
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, array) in arrays {
+        let bytes = npy::encode(&array.view());
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(u32::try_from(bytes.len()).is_err())
+            // 1980-01-01: no clock reaches a file.
+            .last_modified_time(DateTime::default());
+        archive.start_file(format!("{name}.npy"), options)?;
+        archive.write_all(&bytes)?;
+    }
+    Ok(archive.finish()?.into_inner())
+}
+
+/// Reads every array of a `.npz`, compressed or not.
 ///
 /// # Errors
-/// If the file isn't a zip of f32 `.npy` files.
+/// If the file isn't a zip of f32 `.npy` files; names the array.
 pub fn read(path: &Path) -> Result<Named> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", &e))?;
-    let broken =
-        |e: &dyn std::fmt::Display| Error::input(path, format!("not a readable .npz file: {e}"));
-    let mut reader = NpzReader::new(Cursor::new(bytes)).map_err(|e| broken(&e))?;
-    let names = reader.names().map_err(|e| broken(&e))?;
-    let mut arrays = Vec::with_capacity(names.len());
-    for name in names {
-        let array: ArrayD<f32> = reader.by_name(&name).map_err(|e| {
-            Error::input(path, format!("array {name} is not a readable f32 array: {e}"))
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "read", &e))?;
+    let broken = |e: ZipError| {
+        Error::input(path, format!("not a readable .npz file: {e}"))
+            .hint("the file is cut off or was overwritten; make it again")
+    };
+    let mut archive = ZipArchive::new(std::io::BufReader::new(file)).map_err(broken)?;
+    let mut arrays = Vec::with_capacity(archive.len());
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(broken)?;
+        let name = entry.name().trim_end_matches(".npy").to_string();
+        let mut bytes = Vec::new();
+        let array = match entry.read_to_end(&mut bytes) {
+            Ok(_) => npy::decode(path, &bytes),
+            Err(e) => Err(Error::input(path, format!("cannot be unpacked: {e}"))),
+        };
+        let array = array.map_err(|e| Error {
+            message: format!("array {name}: {}", e.message),
+            ..e
         })?;
-        arrays.push((name.trim_end_matches(".npy").to_string(), array));
+        arrays.push((name, array));
     }
     Ok(arrays)
 }
