@@ -23,7 +23,7 @@ pub fn open_cases(folder: &Path, ids: &[String]) -> Result<Vec<OpenCase>, Error>
             ids.len(),
             case_path(folder, first).display()
         ))
-        .hint("run nnu-preprocess for this configuration; it makes the missing cases only"));
+        .hint("run nnu-preprocess for this configuration; cases that are there are kept"));
     }
     ids.iter().map(|id| Ok(OpenCase::open(&case_path(folder, id))?)).collect()
 }

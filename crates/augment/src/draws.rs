@@ -169,8 +169,8 @@ impl Elastic {
         displacements(noise, axes, self.alpha as f32, self.sigma)
     }
 
-    /// White noise, uniform in −1..1.
-    fn noise(&self, [nz, ny, nx]: [usize; 3], planes: bool) -> Array4<f32> {
+    /// White noise in the displacement's shape, uniform in −1..1.
+    pub fn noise(&self, [nz, ny, nx]: [usize; 3], planes: bool) -> Array4<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.noise);
         let mut noise = Array4::zeros((3, if planes { 1 } else { nz }, ny, nx));
         for v in noise.slice_mut(s![usize::from(planes).., .., .., ..]) {

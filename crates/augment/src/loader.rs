@@ -293,11 +293,6 @@ fn check_augmentation(a: &artifact::recipe::Augmentation) -> Result<(), Error> {
             )));
         }
     }
-    if let Some(axis) = a.mirror_axes.iter().find(|&&axis| axis > 2) {
-        return Err(Error::input(format!(
-            "recipe.augmentation.mirror_axes contains {axis}, expected 0, 1 or 2"
-        )));
-    }
     if !a.elastic_sigma[0].is_normal() && a.elastic_probability > 0.0 {
         return Err(Error::input(format!(
             "recipe.augmentation.elastic_sigma = {:?}, expected a positive width",

@@ -14,7 +14,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     stage::main(IO, |args: &Args, run| {
         let plan = Record::<Plan>::load(&args.plan)?.body;
-        let configuration = plan.configuration(&args.configuration).map_err(Error::usage)?;
+        let configuration = plan
+            .configuration(&args.configuration)
+            .map_err(|e| artifact::Error::input(&args.plan, e))?;
         let ids = training_cases(&args.splits_path(), args.fold)?;
         let cases = open_cases(&args.cases, &ids)?;
         let masked = spool::masked_channels(&plan);

@@ -2,7 +2,7 @@
 
 use crate::{Draws, Frame, Loader, Placement};
 use ndarray::{Array3, Array4, ArrayView2, Axis};
-use stage::picture::{BLACK, Canvas, Colour, PALETTE, WHITE};
+use stage::picture::{BLACK, Canvas, PALETTE, WHITE};
 
 /// Patches, one per row of the sheet.
 pub const ROWS: usize = 5;
@@ -14,7 +14,6 @@ const LINE: usize = 11;
 const CAPTION: usize = 3 * LINE + 3;
 /// Room for the longest line of a caption, 36 letters of 6 pixels.
 const MIN_WIDTH: usize = 36 * 6;
-const GREY: Colour = [90, 90, 90];
 
 /// Rows: samples, those that must show foreground first. Columns: the plain crop, then augmented versions, the first of
 /// which is what training sees. Each panel shows the slice with the most foreground, in the crop's grey window.

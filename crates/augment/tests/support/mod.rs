@@ -1,0 +1,173 @@
+//! Phantom cases and plans for tests.
+
+use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, OpenCase, Original};
+use artifact::nifti::Geometry;
+use artifact::plan::{Configuration, Plan};
+use artifact::recipe::Recipe;
+use artifact::{Commit, Provenance};
+use ndarray::{Array2, Array3, Array4};
+use rand::RngExt;
+use std::path::Path;
+
+/// The recipe `paper` as nnu-plan ships it.
+pub(crate) fn recipe() -> Recipe {
+    toml::from_str(include_str!("../../../plan/recipes/paper.toml")).unwrap()
+}
+
+/// A plan with one configuration, `3d_fullres`, for two foreground classes.
+pub(crate) fn plan(patch: [usize; 3], batch_size: usize, channels: usize) -> Plan {
+    let channel = r#"
+[[channels]]
+name = "MRI"
+normalisation = "z_score"
+intensity = { mean = 0.0, sd = 1.0, min = -3.0, median = 0.0, max = 3.0, percentile_00_5 = -2.0, percentile_99_5 = 2.0 }
+"#
+    .repeat(channels);
+    let [z, y, x] = patch;
+    let text = format!(
+        r#"
+dataset = {{ name = "phantom", training_cases = 3, file_ending = ".nii.gz" }}
+geometry = {{ transpose = [0, 1, 2] }}
+labels = [{{ name = "background", value = 0 }}, {{ name = "anterior", value = 1 }}, {{ name = "posterior", value = 2 }}]
+{channel}
+[configurations.3d_fullres]
+spacing_mm = [1.0, 1.0, 1.0]
+keep_slice_distance = false
+median_shape = [{z}, {y}, {x}]
+patch_shape = [{z}, {y}, {x}]
+batch_size = {batch_size}
+batch_dice = false
+
+[configurations.3d_fullres.network]
+input_channels = {channels}
+output_channels = 3
+features = [4]
+kernels = [[3, 3, 3]]
+strides = [[1, 1, 1]]
+encoder_convs = [2]
+decoder_convs = []
+deep_supervision = false
+negative_slope = 0.01
+norm_epsilon = 1e-5
+"#
+    );
+    let mut table: toml::Table = text.parse().unwrap();
+    table.insert("recipe".into(), toml::Value::try_from(recipe()).unwrap());
+    table.try_into().unwrap()
+}
+
+pub(crate) fn configuration(
+    patch: [usize; 3],
+    batch_size: usize,
+    channels: usize,
+) -> Configuration {
+    plan(patch, batch_size, channels).configuration("3d_fullres").unwrap().clone()
+}
+
+/// A bright bent body in darker tissue: its front is class 1, its back class 2. With `masked`, the corners are
+/// outside of the nonzero mask (label −1).
+pub(crate) fn phantom(
+    shape: [usize; 3],
+    channels: usize,
+    seed: u64,
+    masked: bool,
+) -> (Array4<f32>, Array3<i16>) {
+    let mut rng = stage::rng(seed, &[7]);
+    let [nz, ny, nx] = shape;
+    let unit = |v: usize, n: usize| (v as f64 + 0.5) / n as f64 * 2.0 - 1.0;
+    let label = Array3::from_shape_fn((nz, ny, nx), |(z, y, x)| {
+        let (z, y, x) = (unit(z, nz), unit(y, ny), unit(x, nx));
+        let bend = x - 0.3 + 0.5 * y * y;
+        if masked && z * z + y * y + x * x > 2.0 {
+            return -1;
+        }
+        let inside = (z / 0.5).powi(2) + (y / 0.8).powi(2) + (bend / 0.3).powi(2) < 1.0;
+        if !inside {
+            0
+        } else if y < -0.15 {
+            1
+        } else {
+            2
+        }
+    });
+    let image = Array4::from_shape_fn((channels, nz, ny, nx), |(c, z, y, x)| {
+        let class = label[[z, y, x]];
+        if class < 0 {
+            return 0.0;
+        }
+        let tissue = 0.4 * ((z as f32 * 0.5).sin() + (y as f32 * 0.35 + c as f32).cos());
+        tissue + [0.0, 1.6, 1.1][usize::try_from(class).unwrap()] + 0.3 * rng.random::<f32>()
+    });
+    (image, label)
+}
+
+/// Writes a case as nnu-preprocess would.
+pub(crate) fn write_case(
+    folder: &Path,
+    id: &str,
+    image: &Array4<f32>,
+    label: Option<&Array3<i16>>,
+) {
+    let path = folder.join(id).join("case.toml");
+    let (channels, z, y, x) = image.dim();
+    let shape = [z, y, x];
+    let mut commit = Commit::begin(&path).unwrap();
+    commit.npy(IMAGE, &image.view()).unwrap();
+    if let Some(label) = label {
+        let mut rows: Vec<[i32; 4]> = label
+            .indexed_iter()
+            .filter(|(_, class)| **class > 0)
+            .map(|((z, y, x), &class)| {
+                [
+                    i32::from(class),
+                    z.try_into().unwrap(),
+                    y.try_into().unwrap(),
+                    x.try_into().unwrap(),
+                ]
+            })
+            .collect();
+        rows.sort_unstable();
+        commit.npy(LABEL, &label.view()).unwrap();
+        commit.npy(FOREGROUND, &Array2::from(rows).view()).unwrap();
+    }
+    let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    let case = Case {
+        case: CaseInfo {
+            id: id.into(),
+            configuration: "3d_fullres".into(),
+            channels,
+            classes: 3,
+            shape,
+            spacing_mm: [1.0; 3],
+            labelled: label.is_some(),
+        },
+        original: Original {
+            transpose: [0, 1, 2],
+            crop_lower: [0; 3],
+            crop_upper: shape,
+            geometry: Geometry {
+                shape,
+                spacing_mm: [1.0; 3],
+                origin_mm: [0.0; 3],
+                direction: identity,
+                header: Vec::new(),
+            },
+        },
+    };
+    commit.finish(&Provenance::default(), &case).unwrap();
+}
+
+/// Writes and opens phantoms of these shapes.
+pub(crate) fn cases(
+    folder: &Path,
+    shapes: &[[usize; 3]],
+    channels: usize,
+    masked: bool,
+) -> Vec<OpenCase> {
+    let write = |(i, &shape): (usize, &[usize; 3])| {
+        let (image, label) = phantom(shape, channels, i as u64, masked);
+        write_case(folder, &format!("case_{i}"), &image, Some(&label));
+        OpenCase::open(&folder.join(format!("case_{i}/case.toml"))).unwrap()
+    };
+    shapes.iter().enumerate().map(write).collect()
+}
