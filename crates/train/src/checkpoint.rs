@@ -48,7 +48,11 @@ impl Kind for Checkpoint {
 
     fn check(&self) -> Result<(), String> {
         let (rows, epoch) = (self.epochs.len(), self.checkpoint.epoch);
-        if rows == epoch { Ok(()) } else { Err(format!("epochs has {rows} rows, expected checkpoint.epoch = {epoch}")) }
+        if rows == epoch {
+            Ok(())
+        } else {
+            Err(format!("epochs has {rows} rows, expected checkpoint.epoch = {epoch}"))
+        }
     }
 }
 
@@ -66,7 +70,12 @@ pub fn state_name(epoch: usize, iteration: usize) -> String {
 ///
 /// # Errors
 /// If it can't be written; the state before is then still the valid one.
-pub fn save(folder: &Path, provenance: &Provenance, checkpoint: &Checkpoint, arrays: &Named) -> artifact::Result<()> {
+pub fn save(
+    folder: &Path,
+    provenance: &Provenance,
+    checkpoint: &Checkpoint,
+    arrays: &Named,
+) -> artifact::Result<()> {
     let record = path(folder);
     let old = Record::<Checkpoint>::load(&record).ok().map(|r| r.body.checkpoint.state);
     let name = &checkpoint.checkpoint.state;
@@ -109,7 +118,7 @@ mod tests {
     use ndarray::ArrayD;
 
     fn checkpoint(iteration: usize) -> (Checkpoint, Named) {
-        let rule = crate::ScheduleState {
+        let rule = ScheduleState {
             learning_rate: 3e-4,
             train_average: f64::NAN,
             validation_average: f64::NAN,
@@ -140,7 +149,9 @@ mod tests {
             save(folder.path(), &Provenance::default(), &c, &arrays).unwrap();
             let (found, found_arrays) = load(folder.path()).unwrap().unwrap();
             assert_eq!(found.checkpoint, c.checkpoint);
-            assert!(found.schedule.train_average.is_nan() && found.schedule.best_train.is_infinite());
+            assert!(
+                found.schedule.train_average.is_nan() && found.schedule.best_train.is_infinite()
+            );
             assert_eq!(found_arrays, arrays);
         }
         assert_eq!(states(folder.path()), [state_name(0, 2)]);

@@ -31,7 +31,8 @@ impl Source<'_> {
                 Ok((batch.image, batch.label))
             }
             Source::Spool(records) => {
-                let at = usize::try_from(index % records.len() as u64).expect("smaller than a length");
+                let at =
+                    usize::try_from(index % records.len() as u64).expect("smaller than a length");
                 let (_, image, label) = batch::read(&records[at])?;
                 Ok((image, label))
             }
@@ -47,7 +48,13 @@ pub struct Feed {
 
 impl Feed {
     /// Runs `body` with a feed of batches `from..to`; the feeding thread ends with it.
-    pub fn run<T>(source: &Source<'_>, from: u64, to: u64, threads: usize, body: impl FnOnce(&mut Feed) -> T) -> T {
+    pub fn run<T>(
+        source: &Source<'_>,
+        from: u64,
+        to: u64,
+        threads: usize,
+        body: impl FnOnce(&mut Feed) -> T,
+    ) -> T {
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(1);
             scope.spawn(move || fill(source, from..to, threads, &sender));
@@ -62,7 +69,7 @@ impl Feed {
     ///
     /// # Errors
     /// As [`Source::batch`].
-    pub fn next(&mut self) -> Result<Batch, Error> {
+    pub fn take(&mut self) -> Result<Batch, Error> {
         let begun = Instant::now();
         let batch = self.batches.recv();
         self.waited += begun.elapsed();
@@ -75,7 +82,12 @@ impl Feed {
     }
 }
 
-fn fill(source: &Source<'_>, range: std::ops::Range<u64>, threads: usize, sender: &SyncSender<Result<Batch, Error>>) {
+fn fill(
+    source: &Source<'_>,
+    range: std::ops::Range<u64>,
+    threads: usize,
+    sender: &SyncSender<Result<Batch, Error>>,
+) {
     // A pool of its own: samples don't queue behind the network's jobs.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = match pool {

@@ -62,7 +62,8 @@ impl Inputs {
     /// # Errors
     /// One line that names the file, what was found and what was expected.
     pub fn load(request: &Request, provenance: Provenance, device: &str) -> Result<Self, Error> {
-        let plan_bytes = std::fs::read(&request.plan).map_err(|e| artifact::Error::io(&request.plan, "read this plan", &e))?;
+        let plan_bytes = std::fs::read(&request.plan)
+            .map_err(|e| artifact::Error::io(&request.plan, "read this plan", &e))?;
         let mut plan = Record::<Plan>::load(&request.plan)?.body;
         let configuration = configuration(request, &plan)?;
         let schedule = &mut plan.recipe.schedule;
@@ -81,7 +82,8 @@ impl Inputs {
         if lengthless.recipe.schedule.kind == ScheduleKind::Plateau {
             lengthless.recipe.schedule.epochs = 0;
         }
-        let text = toml::to_string(&lengthless).map_err(|e| Error::failed(format!("plan as TOML: {e}")))?;
+        let text = toml::to_string(&lengthless)
+            .map_err(|e| Error::failed(format!("plan as TOML: {e}")))?;
         let mut provenance = provenance
             .device(device)
             .seed(request.seed)
@@ -98,12 +100,24 @@ impl Inputs {
         let provenance = provenance
             .option("epochs", i64::try_from(plan.recipe.schedule.epochs).unwrap_or(i64::MAX))
             .option("validate", request.validate);
-        Ok(Self { plan, plan_bytes, configuration, fold, train, validation, spool, training, provenance })
+        Ok(Self {
+            plan,
+            plan_bytes,
+            configuration,
+            fold,
+            train,
+            validation,
+            spool,
+            training,
+            provenance,
+        })
     }
 }
 
 fn configuration(request: &Request, plan: &Plan) -> Result<Configuration, Error> {
-    let found = plan.configuration(&request.configuration).map_err(|e| artifact::Error::input(&request.plan, e))?;
+    let found = plan
+        .configuration(&request.configuration)
+        .map_err(|e| artifact::Error::input(&request.plan, e))?;
     if let Some(previous) = &found.previous_stage {
         return Err(Error::input(format!(
             "{}: configuration {} takes the prediction of {previous} as input, which nnu-train can't do yet",
@@ -129,7 +143,12 @@ fn load_fold(request: &Request) -> Result<Fold, Error> {
     Ok(folds.swap_remove(request.fold))
 }
 
-fn open_cases(request: &Request, plan: &Plan, configuration: &Configuration, ids: &[String]) -> Result<Vec<OpenCase>, Error> {
+fn open_cases(
+    request: &Request,
+    plan: &Plan,
+    configuration: &Configuration,
+    ids: &[String],
+) -> Result<Vec<OpenCase>, Error> {
     let path = |id: &String| request.cases.join(id).join("case.toml");
     let missing: Vec<&String> = ids.iter().filter(|id| !path(id).is_file()).collect();
     if let Some(first) = missing.first() {
@@ -155,7 +174,10 @@ fn open_cases(request: &Request, plan: &Plan, configuration: &Configuration, ids
                 if found != wanted {
                     return Err(artifact::Error::input(
                         &path(id),
-                        format!("case.{field} = {found}, but {} expects {wanted}", request.plan.display()),
+                        format!(
+                            "case.{field} = {found}, but {} expects {wanted}",
+                            request.plan.display()
+                        ),
                     )
                     .hint("this case was preprocessed for another plan; run nnu-preprocess again")
                     .into());
@@ -176,13 +198,15 @@ fn open_cases(request: &Request, plan: &Plan, configuration: &Configuration, ids
 
 fn hash_cases(cases: &[OpenCase]) -> String {
     // Keys and siblings' hashes say what a case holds; foreign cases without them are told apart by their record.
-    let text: Vec<String> = cases.iter().map(|c| format!("{:?} {:?}", c.record.header, c.record.body)).collect();
+    let text: Vec<String> =
+        cases.iter().map(|c| format!("{:?} {:?}", c.record.header, c.record.body)).collect();
     hash_bytes(text.join("\n").as_bytes())
 }
 
 /// The records `000000/batch.toml`, … of a spool, in order.
 fn find_spool(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let spool: Vec<PathBuf> = (0..).map(|i| artifact::batch::path(folder, i)).take_while(|p| p.is_file()).collect();
+    let spool: Vec<PathBuf> =
+        (0..).map(|i| artifact::batch::path(folder, i)).take_while(|p| p.is_file()).collect();
     if spool.is_empty() {
         return Err(Error::input(format!("{}: no batches, expected 000000/batch.toml, 000001/…", folder.display()))
             .hint("write them with nnu-augment or a program of your own; crates/artifact/README.md has the format"));

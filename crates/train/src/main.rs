@@ -14,7 +14,11 @@ use train::{Inputs, Request, Trainer};
 
 /// Train one fold of one configuration; killed or stopped, the same command continues.
 #[derive(Debug, Parser)]
-#[command(name = "nnu-train", version, after_help = "Example:\n  nnu-train --cases cases/3d_fullres --plan plan.toml --configuration 3d_fullres --fold 0 \\\n      --out models/3d_fullres/fold_0")]
+#[command(
+    name = "nnu-train",
+    version,
+    after_help = "Example:\n  nnu-train --cases cases/3d_fullres --plan plan.toml --configuration 3d_fullres --fold 0 \\\n      --out models/3d_fullres/fold_0"
+)]
 struct Args {
     /// Folder of preprocessed cases: CASE/case.toml
     #[arg(long, value_name = "DIR")]
@@ -100,7 +104,10 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
         return Ok(());
     }
     let (train, validation) = (inputs.fold.train.len(), inputs.fold.validation.len());
-    run.info(format!("{} fold {}: {train} cases to train on, {validation} to validate on", args.configuration, args.fold));
+    run.info(format!(
+        "{} fold {}: {train} cases to train on, {validation} to validate on",
+        args.configuration, args.fold
+    ));
     let mut trainer = Trainer::new(run, &inputs, &device, request.seed, &args.out)?;
     let outcome = trainer.train()?;
     let mut validation_dice = Vec::new();

@@ -19,7 +19,8 @@ struct Curve {
 /// Draws the history; `labels` with the background first.
 pub fn draw(epochs: &[Epoch], labels: &[Label]) -> Canvas {
     let column = |f: fn(&Epoch) -> f64| epochs.iter().map(f).collect::<Vec<f64>>();
-    let curve = |name: &str, i: usize, values| Curve { name: name.into(), colour: PALETTE[i % 7], values };
+    let curve =
+        |name: &str, i: usize, values| Curve { name: name.into(), colour: PALETTE[i % 7], values };
     let losses = vec![
         curve("train loss", 1, column(|e| e.train_loss)),
         curve("validation loss", 0, column(|e| e.validation_loss)),
@@ -27,18 +28,31 @@ pub fn draw(epochs: &[Epoch], labels: &[Label]) -> Canvas {
         curve("validation average", 4, column(|e| e.validation_loss_average)),
     ];
     let dice = labels.iter().skip(1).enumerate().map(|(i, label)| {
-        let values = epochs.iter().map(|e| e.pseudo_dice.get(i).copied().unwrap_or(f64::NAN)).collect();
+        let values =
+            epochs.iter().map(|e| e.pseudo_dice.get(i).copied().unwrap_or(f64::NAN)).collect();
         curve(&label.name, i, values)
     });
     let rate = vec![curve("log10 learning rate", 2, column(|e| e.learning_rate.log10()))];
     let mut canvas = Canvas::new(WIDTH, 3 * PANEL, WHITE);
     panel(&mut canvas, 0, "loss", &losses, None);
-    panel(&mut canvas, 1, "pseudo-Dice on validation patches", &dice.collect::<Vec<_>>(), Some((0.0, 1.0)));
+    panel(
+        &mut canvas,
+        1,
+        "pseudo-Dice on validation patches",
+        &dice.collect::<Vec<_>>(),
+        Some((0.0, 1.0)),
+    );
     panel(&mut canvas, 2, "learning rate", &rate, None);
     canvas
 }
 
-fn panel(canvas: &mut Canvas, index: usize, title: &str, curves: &[Curve], range: Option<(f64, f64)>) {
+fn panel(
+    canvas: &mut Canvas,
+    index: usize,
+    title: &str,
+    curves: &[Curve],
+    range: Option<(f64, f64)>,
+) {
     let top = i32::try_from(index * PANEL).unwrap_or(0) + TOP;
     let (width, height) = (WIDTH as i32 - LEFT - 200, PANEL as i32 - TOP - 28);
     let (low, high) = range.unwrap_or_else(|| bounds(curves));
@@ -50,11 +64,17 @@ fn panel(canvas: &mut Canvas, index: usize, title: &str, curves: &[Curve], range
         canvas.text(4, y - 5, &format!("{value:9.4}"), BLACK);
     }
     let count = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
-    let x = |i: usize| LEFT + (width as f64 * i as f64 / count.saturating_sub(1).max(1) as f64) as i32;
+    let x =
+        |i: usize| LEFT + (width as f64 * i as f64 / count.saturating_sub(1).max(1) as f64) as i32;
     let y = |v: f64| top + (f64::from(height) * (high - v) / (high - low)) as i32;
     for (row, curve) in (0i32..).zip(curves) {
-        let points: Vec<(i32, i32)> =
-            curve.values.iter().enumerate().filter(|(_, v)| v.is_finite()).map(|(i, &v)| (x(i), y(v))).collect();
+        let points: Vec<(i32, i32)> = curve
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.is_finite())
+            .map(|(i, &v)| (x(i), y(v)))
+            .collect();
         for pair in points.windows(2) {
             canvas.line(pair[0], pair[1], curve.colour);
         }
@@ -66,12 +86,18 @@ fn panel(canvas: &mut Canvas, index: usize, title: &str, curves: &[Curve], range
         canvas.text(LEFT + width + 28, legend, &curve.name, BLACK);
     }
     canvas.text(LEFT, top + height + 6, "epoch 0", BLACK);
-    canvas.text(LEFT + width - 60, top + height + 6, &format!("epoch {}", count.saturating_sub(1)), BLACK);
+    canvas.text(
+        LEFT + width - 60,
+        top + height + 6,
+        &format!("epoch {}", count.saturating_sub(1)),
+        BLACK,
+    );
 }
 
 fn bounds(curves: &[Curve]) -> (f64, f64) {
     let finite = || curves.iter().flat_map(|c| &c.values).copied().filter(|v| v.is_finite());
-    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    let (low, high) =
+        (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
     match high - low {
         r if r.is_finite() && r > 1e-9 => (low - 0.05 * r, high + 0.05 * r),
         r if r.is_finite() => (low - 0.5, high + 0.5),
@@ -102,7 +128,9 @@ mod tests {
         let canvas = draw(&[epoch(0, 0.0), epoch(1, 1.0)], &labels);
         let curve: Vec<(usize, usize)> = (0..canvas.height())
             .flat_map(|y| (0..canvas.width()).map(move |x| (x, y)))
-            .filter(|&(x, y)| (PANEL..2 * PANEL).contains(&y) && x < 700 && canvas.get(x, y) == PALETTE[0])
+            .filter(|&(x, y)| {
+                (PANEL..2 * PANEL).contains(&y) && x < 700 && canvas.get(x, y) == PALETTE[0]
+            })
             .collect();
         let (left, right) = (curve.iter().min().unwrap(), curve.iter().max().unwrap());
         assert!(left.1 > right.1 + 150, "from {left:?} to {right:?}");

@@ -76,10 +76,17 @@ impl Schedule {
     }
 
     /// Takes the mean losses of `epoch` (from 0).
-    pub fn after_epoch(&self, state: &mut ScheduleState, epoch: usize, train: f64, validation: f64) -> Verdict {
+    pub fn after_epoch(
+        &self,
+        state: &mut ScheduleState,
+        epoch: usize,
+        train: f64,
+        validation: f64,
+    ) -> Verdict {
         let r = &self.rule;
         state.train_average = average(state.train_average, train, r.train_average_decay);
-        state.validation_average = average(state.validation_average, validation, r.validation_average_decay);
+        state.validation_average =
+            average(state.validation_average, validation, r.validation_average_decay);
         let step = |value: f64, best: &mut f64, since: &mut usize| {
             if value < *best - r.min_improvement {
                 *best = value;
@@ -89,7 +96,11 @@ impl Schedule {
             }
         };
         step(state.train_average, &mut state.best_train, &mut state.epochs_since_train);
-        step(state.validation_average, &mut state.best_validation, &mut state.epochs_since_validation);
+        step(
+            state.validation_average,
+            &mut state.best_validation,
+            &mut state.epochs_since_validation,
+        );
         if epoch + 1 >= r.epochs {
             return Verdict::EpochsDone;
         }
@@ -134,7 +145,10 @@ mod tests {
     }
 
     /// Epochs (counted from 1) after which the rate changed, and the last epoch with its verdict.
-    fn run(schedule: &Schedule, loss: impl Fn(usize) -> (f64, f64)) -> (Vec<usize>, usize, Verdict) {
+    fn run(
+        schedule: &Schedule,
+        loss: impl Fn(usize) -> (f64, f64),
+    ) -> (Vec<usize>, usize, Verdict) {
         let mut state = schedule.begin();
         let mut changes = Vec::new();
         for epoch in 0.. {

@@ -6,6 +6,7 @@ use crate::schedule::Verdict;
 use crate::{Inputs, Schedule, ScheduleState, progress};
 use artifact::model::{self, Epoch, History, Model, ModelInfo};
 use artifact::npz::Named;
+use artifact::plan::Normalisation;
 use artifact::recipe::OptimiserKind;
 use artifact::{Commit, npz, text};
 use augment::Loader;
@@ -54,7 +55,13 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the checkpoint is broken or belongs to another training.
-    pub fn new(run: &'a Run, inputs: &'a Inputs, device: &Device, seed: u64, out: &'a Path) -> Result<Self, Error> {
+    pub fn new(
+        run: &'a Run,
+        inputs: &'a Inputs,
+        device: &Device,
+        seed: u64,
+        out: &'a Path,
+    ) -> Result<Self, Error> {
         let recipe = &inputs.plan.recipe;
         let mut net = UNet::new(&inputs.configuration.network, device).map_err(net_error)?;
         net.initialise(seed);
@@ -102,11 +109,16 @@ impl<'a> Trainer<'a> {
             match name.split_once('/') {
                 Some(("weights", name)) => weights.push((name.into(), array)),
                 Some(("optimiser", name)) => moments.push((name.into(), array)),
-                _ => return Err(Error::input(format!("{}: holds an array {name}", self.out.join(&at.state).display()))),
+                _ => {
+                    return Err(Error::input(format!(
+                        "{}: holds an array {name}",
+                        self.out.join(&at.state).display()
+                    )));
+                }
             }
         }
         self.net.set_parameters(&weights).map_err(net_error)?;
-        self.optimiser.restore(&moments, at.steps).map_err(net_error)?;
+        self.optimiser.restore(at.steps, &moments).map_err(net_error)?;
         self.state = found.schedule;
         self.epochs = found.epochs;
         self.iteration = at.iteration;
@@ -119,7 +131,8 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<(), Error> {
         let mut arrays = Named::new();
         arrays.extend(self.net.parameters().into_iter().map(|(n, a)| (format!("weights/{n}"), a)));
-        arrays.extend(self.optimiser.state().into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
+        arrays
+            .extend(self.optimiser.state().into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
         let position = Position {
             training: self.inputs.training.clone(),
             state: state_name(self.epochs.len(), self.iteration),
@@ -129,8 +142,11 @@ impl<'a> Trainer<'a> {
             steps: self.optimiser.steps(),
             ended_by: self.ended_by.clone(),
         };
-        let checkpoint =
-            Checkpoint { checkpoint: position, schedule: self.state.clone(), epochs: self.epochs.clone() };
+        let checkpoint = Checkpoint {
+            checkpoint: position,
+            schedule: self.state.clone(),
+            epochs: self.epochs.clone(),
+        };
         checkpoint::save(self.out, &self.run.provenance(), &checkpoint, &arrays)?;
         self.last_save = Instant::now();
         Ok(())
@@ -173,9 +189,18 @@ impl<'a> Trainer<'a> {
         Ok(Outcome { ended_by: self.ended_by.clone(), epochs: self.epochs.clone() })
     }
 
-    fn loader(&self, cases: &[artifact::case::OpenCase], mode: augment::Mode) -> Result<Loader, Error> {
+    fn loader(
+        &self,
+        cases: &[artifact::case::OpenCase],
+        mode: augment::Mode,
+    ) -> Result<Loader, Error> {
         let seed = self.inputs.provenance.seed.unwrap_or(0);
-        Loader::new(cases.to_vec(), &self.inputs.configuration, &self.inputs.plan.recipe, mode, seed)
+        let plan = &self.inputs.plan;
+        let masked: Vec<bool> =
+            plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect();
+        let loader =
+            Loader::new(cases.to_vec(), &self.inputs.configuration, &plan.recipe, mode, seed)?;
+        Ok(loader.with_masked_channels(&masked))
     }
 
     fn train_epoch(&mut self, feed: &mut Feed, iterations: usize) -> Result<(), Error> {
@@ -184,9 +209,12 @@ impl<'a> Trainer<'a> {
         let bar = self.run.progress(&format!("epoch {epoch}"), iterations);
         bar.add(self.iteration);
         while self.iteration < iterations {
-            let (image, label) = feed.next()?;
+            let (image, label) = feed.take()?;
             self.check_batch(&image, label.view())?;
-            let loss = self.net.loss_and_gradients(image.view(), label.view(), &self.loss).map_err(net_error)?;
+            let loss = self
+                .net
+                .loss_and_gradients(image.view(), label.view(), &self.loss)
+                .map_err(net_error)?;
             if !loss.total.is_finite() {
                 return Err(Error::failed(format!(
                     "the loss is {} at epoch {epoch}, iteration {}",
@@ -200,8 +228,11 @@ impl<'a> Trainer<'a> {
             bar.add(1);
             if self.run.stop_requested() {
                 self.save()?;
-                return Err(Error::stopped(format!("at epoch {epoch}, iteration {}", self.iteration))
-                    .hint("the same command continues from here"));
+                return Err(Error::stopped(format!(
+                    "at epoch {epoch}, iteration {}",
+                    self.iteration
+                ))
+                .hint("the same command continues from here"));
             }
             if self.last_save.elapsed() > CHECKPOINT_EVERY {
                 self.save()?;
@@ -210,22 +241,36 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn check_batch(&self, image: &ndarray::Array5<f32>, label: ArrayView4<'_, i16>) -> Result<(), Error> {
+    fn check_batch(
+        &self,
+        image: &ndarray::Array5<f32>,
+        label: ArrayView4<'_, i16>,
+    ) -> Result<(), Error> {
         let c = &self.inputs.configuration;
         let (found, [z, y, x]) = (image.shape(), c.patch_shape);
         let expected = [c.batch_size, c.network.input_channels, z, y, x];
         // A spool may hold other batch sizes, but the network's shapes are fixed.
         if found[1..] != expected[1..] || found[0] == 0 {
-            return Err(Error::input(format!("a batch has shape {found:?}, expected {expected:?}")));
+            return Err(Error::input(format!(
+                "a batch has shape {found:?}, expected {expected:?}"
+            )));
         }
         let classes = c.network.output_channels;
         match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
-            Some(l) => Err(Error::input(format!("a batch has class index {l}, expected less than {classes}"))),
+            Some(l) => Err(Error::input(format!(
+                "a batch has class index {l}, expected less than {classes}"
+            ))),
             None => Ok(()),
         }
     }
 
-    fn finish_epoch(&mut self, validation: Option<&Loader>, epoch: usize, begun: Instant, waited: f64) -> Result<(), Error> {
+    fn finish_epoch(
+        &mut self,
+        validation: Option<&Loader>,
+        epoch: usize,
+        begun: Instant,
+        waited: f64,
+    ) -> Result<(), Error> {
         let rate = self.schedule.rate(&self.state, epoch);
         let train_loss = self.loss_sum / self.iteration as f64;
         let (validation_loss, pseudo_dice) = match validation {
@@ -255,7 +300,11 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn validation_batches(&mut self, loader: &Loader, epoch: usize) -> Result<(f64, Vec<f64>), Error> {
+    fn validation_batches(
+        &mut self,
+        loader: &Loader,
+        epoch: usize,
+    ) -> Result<(f64, Vec<f64>), Error> {
         let count = self.inputs.plan.recipe.schedule.validation_iterations;
         let first = (epoch * count) as u64;
         let source = Source::Loader(loader);
@@ -263,8 +312,9 @@ impl<'a> Trainer<'a> {
         let mut sum = 0.0;
         Feed::run(&source, first, first + count as u64, self.run.threads().div_ceil(2), |feed| {
             for _ in 0..count {
-                let (image, label): Batch = feed.next()?;
-                let loss = self.net.loss(image.view(), label.view(), &self.loss).map_err(net_error)?;
+                let (image, label): Batch = feed.take()?;
+                let loss =
+                    self.net.loss(image.view(), label.view(), &self.loss).map_err(net_error)?;
                 sum += loss.total;
                 for (all, one) in counts.iter_mut().zip(&loss.counts) {
                     all.tp += one.tp;
@@ -285,7 +335,8 @@ impl<'a> Trainer<'a> {
     fn epoch_line(&self, took: Duration, waited: f64) -> String {
         let Some(e) = self.epochs.last() else { return String::new() };
         let names = self.inputs.plan.labels[1..].iter();
-        let dice: Vec<String> = names.zip(&e.pseudo_dice).map(|(l, d)| format!("{} {d:.3}", l.name)).collect();
+        let dice: Vec<String> =
+            names.zip(&e.pseudo_dice).map(|(l, d)| format!("{} {d:.3}", l.name)).collect();
         format!(
             "epoch {}/{}: train loss {:.4}, validation loss {:.4}, pseudo-Dice {}, learning rate {:.2e}, {:.1} s, {:.1} % waiting for data",
             e.epoch,
@@ -304,7 +355,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn history(&self) -> Result<String, Error> {
-        text(&self.inputs.provenance, &History { epochs: self.epochs.clone() }).map_err(Error::failed)
+        text(&self.inputs.provenance, &History { epochs: self.epochs.clone() })
+            .map_err(Error::failed)
     }
 
     /// Predicts the fold's validation cases in full; mean Dice per foreground class.
@@ -313,6 +365,7 @@ impl<'a> Trainer<'a> {
     /// As [`crate::validate`].
     pub fn validate(&mut self) -> Result<Vec<f64>, Error> {
         let patch = self.inputs.configuration.patch_shape;
+        self.net.release_training();
         crate::validate(self.run, &mut self.net, &self.inputs.plan, patch, &self.inputs.validation)
     }
 

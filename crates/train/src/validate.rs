@@ -14,7 +14,13 @@ use stage::{Error, Run};
 ///
 /// # Errors
 /// If the network refuses an input, or a signal asked to stop.
-pub fn validate(run: &Run, net: &mut UNet, plan: &Plan, patch: [usize; 3], cases: &[OpenCase]) -> Result<Vec<f64>, Error> {
+pub fn validate(
+    run: &Run,
+    net: &mut UNet,
+    plan: &Plan,
+    patch: [usize; 3],
+    cases: &[OpenCase],
+) -> Result<Vec<f64>, Error> {
     let classes = plan.labels.len();
     let window = Window {
         patch,
@@ -31,13 +37,19 @@ pub fn validate(run: &Run, net: &mut UNet, plan: &Plan, patch: [usize; 3], cases
     let progress = run.progress("validation cases", cases.len());
     let mut sums = vec![(0.0, 0u32); classes - 1];
     for case in cases {
-        let label = case.label().ok_or_else(|| Error::input(format!("case {} has no label", case.record.body.case.id)))?;
-        let mut forward = |x: ndarray::ArrayView5<'_, f32>, out: ndarray::ArrayViewMut5<'_, f32>| {
+        let label = case.label().ok_or_else(|| {
+            Error::input(format!("case {} has no label", case.record.body.case.id))
+        })?;
+        let mut forward = |x: ndarray::ArrayView5<'_, f32>,
+                           out: ndarray::ArrayViewMut5<'_, f32>| {
             net.forward_into(x, out).map_err(|e| Error::failed(e.to_string()))
         };
         let mut tick = |_| run.check_stop();
-        let probabilities = sliding_window::predict(case.image(), classes, &window, &mut forward, &mut tick)?;
-        for (sum, dice) in sums.iter_mut().zip(dice(argmax(probabilities.view()).view(), label, classes)) {
+        let probabilities =
+            sliding_window::predict(case.image(), classes, &window, &mut forward, &mut tick)?;
+        for (sum, dice) in
+            sums.iter_mut().zip(dice(argmax(probabilities.view()).view(), label, classes))
+        {
             if !dice.is_nan() {
                 *sum = (sum.0 + dice, sum.1 + 1);
             }
@@ -89,7 +101,10 @@ mod tests {
         let predicted = array![[[0i16, 1, 1, 2, 0]]];
         let label = array![[[-1i16, 1, 0, 2, 2]]];
         let found = dice(predicted.view(), label.view(), 4);
-        assert!((found[0] - 2.0 / 3.0).abs() < 1e-15 && (found[1] - 2.0 / 3.0).abs() < 1e-15, "{found:?}");
+        assert!(
+            (found[0] - 2.0 / 3.0).abs() < 1e-15 && (found[1] - 2.0 / 3.0).abs() < 1e-15,
+            "{found:?}"
+        );
         assert!(found[2].is_nan());
     }
 
