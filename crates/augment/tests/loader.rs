@@ -1,12 +1,15 @@
 //! Batches: what a loader reads, and that nothing but (seed, mode, index) decides it.
 
+#[path = "support/opened.rs"]
+mod opened;
 mod support;
 
 use artifact::case::OpenCase;
 use augment::spatial::mirror;
 use augment::{Draws, Elastic, Loader, Mode, Placement, SampledBatch};
 use ndarray::{Array3, Array4, Axis, s};
-use support::{cases, configuration, phantom, recipe, write_case};
+use opened::{cases, configuration};
+use support::{phantom, recipe, write_case};
 use tempfile::tempdir;
 
 const SHAPES: [[usize; 3]; 2] = [[14, 18, 12], [9, 22, 15]];

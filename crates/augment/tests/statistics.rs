@@ -3,10 +3,13 @@
 //! All seeds are fixed, so a test passes always or never; its bound is where a right program would fail by chance once
 //! in a million seeds.
 
+#[path = "support/opened.rs"]
+mod opened;
 mod support;
 
 use augment::{Draws, Elastic, Frame, Loader, Mode, Settings};
-use support::{cases, configuration, recipe};
+use opened::{cases, configuration};
+use support::recipe;
 
 const DRAWS: usize = 40_000;
 

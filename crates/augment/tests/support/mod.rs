@@ -1,8 +1,8 @@
 //! Phantom cases and plans for tests.
 
-use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, OpenCase, Original};
+use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
 use artifact::nifti::Geometry;
-use artifact::plan::{Configuration, Plan};
+use artifact::plan::Plan;
 use artifact::recipe::Recipe;
 use artifact::{Commit, Provenance};
 use ndarray::{Array2, Array3, Array4};
@@ -54,14 +54,6 @@ norm_epsilon = 1e-5
     let mut table: toml::Table = text.parse().unwrap();
     table.insert("recipe".into(), toml::Value::try_from(recipe()).unwrap());
     table.try_into().unwrap()
-}
-
-pub(crate) fn configuration(
-    patch: [usize; 3],
-    batch_size: usize,
-    channels: usize,
-) -> Configuration {
-    plan(patch, batch_size, channels).configuration("3d_fullres").unwrap().clone()
 }
 
 /// A bright bent body in darker tissue: its front is class 1, its back class 2. With `masked`, the corners are
@@ -155,19 +147,4 @@ pub(crate) fn write_case(
         },
     };
     commit.finish(&Provenance::default(), &case).unwrap();
-}
-
-/// Writes and opens phantoms of these shapes.
-pub(crate) fn cases(
-    folder: &Path,
-    shapes: &[[usize; 3]],
-    channels: usize,
-    masked: bool,
-) -> Vec<OpenCase> {
-    let write = |(i, &shape): (usize, &[usize; 3])| {
-        let (image, label) = phantom(shape, channels, i as u64, masked);
-        write_case(folder, &format!("case_{i}"), &image, Some(&label));
-        OpenCase::open(&folder.join(format!("case_{i}/case.toml"))).unwrap()
-    };
-    shapes.iter().enumerate().map(write).collect()
 }

@@ -1,0 +1,248 @@
+//! The real binary: spool, preview, exit codes, exact messages.
+
+mod support;
+
+use artifact::splits::{Fold, Splits};
+use artifact::{Commit, Provenance};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{phantom, plan, write_case};
+use tempfile::TempDir;
+
+/// A folder with plan.toml, splits.toml and four cases.
+fn project() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let save = Provenance::default();
+    let plan = plan([16, 24, 20], 3, 1);
+    Commit::begin(&folder.path().join("plan.toml")).unwrap().finish(&save, &plan).unwrap();
+    let ids = |numbers: &[usize]| numbers.iter().map(|n| format!("case_{n}")).collect();
+    let folds = vec![
+        Fold { train: ids(&[0, 1, 2]), validation: ids(&[3]) },
+        Fold { train: ids(&[1, 2, 3]), validation: ids(&[0]) },
+    ];
+    let splits = Commit::begin(&folder.path().join("splits.toml")).unwrap();
+    splits.finish(&save, &Splits { folds }).unwrap();
+    for n in 0..4 {
+        let (image, label) = phantom([18 + n, 30, 22], 1, n as u64, false);
+        write_case(&folder.path().join("cases"), &format!("case_{n}"), &image, Some(&label));
+    }
+    folder
+}
+
+/// Runs in `folder` with the inputs of fold 0 and these further words.
+fn augment(folder: &Path, words: &[&str]) -> Output {
+    let mut all = vec!["--cases", "cases", "--plan", "plan.toml", "--configuration", "3d_fullres"];
+    all.extend(["--fold", "0"]);
+    all.extend(words);
+    run(folder, &all)
+}
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_nnu-augment");
+    Command::new(binary).args(words).current_dir(folder).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn batch_file(folder: &Path, index: usize, name: &str) -> PathBuf {
+    folder.join(format!("batches/{index:06}/{name}"))
+}
+
+/// Bytes of all files of the first `n` batches.
+fn bytes(folder: &Path, n: usize) -> Vec<Vec<u8>> {
+    let names = ["batch.toml", "image.npy", "label.npy"];
+    let files = (0..n).flat_map(|i| names.map(|name| batch_file(folder, i, name)));
+    files.map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+const SPOOL: [&str; 4] = ["--batches", "3", "--out", "batches"];
+
+#[test]
+fn a_spool_is_written_verified_and_not_written_again() {
+    let folder = project();
+    let first = augment(folder.path(), &SPOOL);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    for index in 0..3 {
+        let path = batch_file(folder.path(), index, "batch.toml");
+        let (record, image, label) = artifact::batch::read(&path).unwrap();
+        record.verify(&path).unwrap();
+        assert_eq!(record.body.batch.index, index);
+        assert_eq!(record.body.batch.cases.len(), 3);
+        assert!(record.body.batch.cases.iter().all(|id| id != "case_3"), "a validation case");
+        assert_eq!((image.dim(), label.dim()), ((3, 1, 16, 24, 20), (3, 16, 24, 20)));
+        assert!(label.iter().all(|c| (0..3).contains(c)) && label.iter().any(|&c| c > 0));
+    }
+    let before = bytes(folder.path(), 3);
+    let changed = || {
+        std::fs::metadata(batch_file(folder.path(), 1, "batch.toml")).unwrap().modified().unwrap()
+    };
+    let time = changed();
+    let second = augment(folder.path(), &SPOOL);
+    assert_eq!(second.status.code(), Some(0));
+    assert!(
+        stderr(&second).contains("batches/000002/batch.toml is up to date"),
+        "{}",
+        stderr(&second)
+    );
+    assert_eq!(changed(), time);
+    assert_eq!(bytes(folder.path(), 3), before);
+}
+
+#[test]
+fn an_incomplete_or_damaged_spool_is_completed_to_the_same_bytes() {
+    let folder = project();
+    augment(folder.path(), &SPOOL);
+    let before = bytes(folder.path(), 3);
+    std::fs::remove_file(batch_file(folder.path(), 0, "batch.toml")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("batches/000001")).unwrap();
+    let damaged = batch_file(folder.path(), 2, "label.npy");
+    let mut label = std::fs::read(&damaged).unwrap();
+    *label.last_mut().unwrap() ^= 1;
+    #[expect(clippy::disallowed_methods, reason = "the test damages a file on purpose")]
+    std::fs::write(&damaged, label).unwrap();
+    let again = augment(folder.path(), &SPOOL);
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert!(!stderr(&again).contains("up to date"), "{}", stderr(&again));
+    assert_eq!(bytes(folder.path(), 3), before);
+}
+
+#[test]
+fn threads_do_not_change_the_bytes_but_the_seed_does() {
+    let folder = project();
+    augment(folder.path(), &[&SPOOL[..], &["--threads", "1"]].concat());
+    let one = bytes(folder.path(), 3);
+    augment(folder.path(), &[&SPOOL[..], &["--threads", "4", "--force"]].concat());
+    assert_eq!(bytes(folder.path(), 3), one);
+    let other = augment(folder.path(), &[&SPOOL[..], &["--seed", "1"]].concat());
+    assert!(!stderr(&other).contains("up to date"), "{}", stderr(&other));
+    assert_ne!(bytes(folder.path(), 3), one);
+}
+
+#[test]
+fn a_preview_is_a_picture_of_originals_and_versions() {
+    let folder = project();
+    let output = augment(folder.path(), &["--preview", "pictures/sheet.png"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let png = std::fs::read(folder.path().join("pictures/sheet.png")).unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let (width, height) = (reader.info().width, reader.info().height);
+    assert!(width > 6 * 216 && height > 5 * 240, "{width} × {height}");
+    for colour in &stage::picture::PALETTE[..2] {
+        let count = pixels.chunks(3).filter(|p| p == colour).count();
+        assert!(count > 1000, "outlines of colour {colour:?}: {count} pixels");
+    }
+    assert!(!folder.path().join("batches").exists());
+}
+
+#[test]
+fn the_command_line_is_checked() {
+    let folder = project();
+    let nothing = augment(folder.path(), &[]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("--out <DIR>"), "{}", stderr(&nothing));
+    assert_eq!(augment(folder.path(), &["--out", "batches"]).status.code(), Some(2));
+    assert_eq!(augment(folder.path(), &["--batches", "3"]).status.code(), Some(2));
+    let unknown = augment(folder.path(), &["--batchs", "3"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        stderr(&unknown).contains("a similar argument exists: '--batches'"),
+        "{}",
+        stderr(&unknown)
+    );
+    let words = [
+        "--cases",
+        "cases",
+        "--plan",
+        "plan.toml",
+        "--configuration",
+        "3d_fullres",
+        "--fold",
+        "2",
+        "--preview",
+        "sheet.png",
+    ];
+    let fold = run(folder.path(), &words);
+    assert_eq!(fold.status.code(), Some(2));
+    assert_eq!(stderr(&fold), "nnu-augment: error: --fold 2, but splits.toml has folds 0 to 1\n");
+}
+
+#[test]
+fn inputs_that_are_missing_or_do_not_fit_end_with_code_3() {
+    let folder = project();
+    for case in ["case_1", "case_2"] {
+        std::fs::remove_dir_all(folder.path().join("cases").join(case)).unwrap();
+    }
+    let missing = augment(folder.path(), &SPOOL);
+    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(
+        stderr(&missing),
+        "nnu-augment: error: cases: 2 of 3 cases are missing, first case_1 (cases/case_1/case.toml)\n  \
+         hint: run nnu-preprocess for this configuration; cases that are there are kept\n"
+    );
+    let (image, label) = phantom([18, 30, 22], 2, 1, false);
+    for case in ["case_1", "case_2"] {
+        write_case(&folder.path().join("cases"), case, &image, Some(&label));
+    }
+    let channels = augment(folder.path(), &SPOOL);
+    assert_eq!(channels.status.code(), Some(3));
+    assert_eq!(
+        stderr(&channels),
+        "nnu-augment: error: case case_1: channels = 2, expected 1 (network.input_channels)\n  \
+         hint: this case was preprocessed for another plan; re-run nnu-preprocess for it\n"
+    );
+    let words = [
+        "--cases",
+        "cases",
+        "--plan",
+        "plan.toml",
+        "--configuration",
+        "2d",
+        "--fold",
+        "0",
+        "--preview",
+        "sheet.png",
+    ];
+    let unplanned = run(folder.path(), &words);
+    assert_eq!(unplanned.status.code(), Some(3));
+    assert_eq!(
+        stderr(&unplanned),
+        "nnu-augment: error: plan.toml: configuration \"2d\" is not planned, expected one of: 3d_fullres\n"
+    );
+    let splits = augment(folder.path(), &["--preview", "sheet.png", "--splits", "plan.toml"]);
+    assert_eq!(splits.status.code(), Some(3));
+    assert_eq!(
+        stderr(&splits),
+        "nnu-augment: error: plan.toml: artifact.kind = \"plan\", expected \"splits\"\n"
+    );
+}
+
+#[test]
+fn an_unwritable_output_ends_with_code_1() {
+    let folder = project();
+    // A file where the folder should be: refused for every user, root too.
+    #[expect(clippy::disallowed_methods, reason = "the test puts an obstacle")]
+    std::fs::write(folder.path().join("batches"), "").unwrap();
+    let output = augment(folder.path(), &SPOOL);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output)
+            .starts_with("nnu-augment: error: batches/000000: cannot make this folder: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn io_lists_what_is_read_and_written() {
+    let output = run(Path::new("."), &["--io"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "reads --plan plan 1\nreads --splits splits 1\nreads --cases case 1\nwrites --out batch 1\n\
+         writes --preview png\n"
+    );
+}
