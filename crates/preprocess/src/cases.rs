@@ -165,7 +165,7 @@ impl Job<'_> {
         let count = |o: Outcome| results.iter().filter(|r| matches!(r, Ok(x) if *x == o)).count();
         let (written, kept) = (count(Outcome::Written), count(Outcome::UpToDate));
         let out = self.args.out.display();
-        self.run.info(format!("{written} cases written to {out}, {kept} up to date"));
+        self.run.info(format!("cases: {written} written to {out}, {kept} up to date"));
         let failed = cases.iter().zip(results).filter_map(|(case, result)| {
             result.as_ref().err().map(|error| (case.id.as_str(), error.exit))
         });

@@ -62,3 +62,61 @@ impl<R: Rng> Draw<R> {
         takes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+
+    /// Class 1: 1000 voxels, class 2: 10, class 3: none, and −1.
+    fn label() -> Array3<i16> {
+        let mut label = Array3::from_elem((10, 20, 10), -1);
+        for (i, l) in label.iter_mut().enumerate() {
+            *l = if i % 2 == 0 { 1 } else { -1 };
+        }
+        label.iter_mut().skip(1).step_by(2).take(10).for_each(|l| *l = 2);
+        label
+    }
+
+    #[test]
+    fn at_most_so_many_or_a_fraction_are_drawn_without_repeats_in_order() {
+        for (most, fraction, expected) in
+            [(50, 0.01, [50, 10]), (3, 0.101, [101, 3]), (10_000, 0.0, [1000, 10])]
+        {
+            let label = label();
+            let rows = locations("a", label.view(), 4, most, fraction);
+            let count = |class| rows.column(0).iter().filter(|&&c| c == class).count();
+            assert_eq!([count(1), count(2)], expected);
+            assert_eq!(count(3) + count(0), 0);
+            let keys: Vec<Vec<i32>> = rows.rows().into_iter().map(|r| r.to_vec()).collect();
+            assert!(keys.is_sorted_by(|a, b| a < b));
+            for row in &keys {
+                let at = [row[1], row[2], row[3]].map(|v| usize::try_from(v).unwrap());
+                assert_eq!(i32::from(label[at]), row[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn draws_depend_on_the_case_and_repeat() {
+        let label = label();
+        let draw = |id| locations(id, label.view(), 4, 50, 0.0);
+        assert_eq!(draw("a"), draw("a"));
+        assert_ne!(draw("a"), draw("b"));
+    }
+
+    #[test]
+    fn every_voxel_is_drawn_equally_often() {
+        let label = Array3::<i16>::ones((1, 1, 40));
+        let mut hits = [0f64; 40];
+        let trials = 4000;
+        for trial in 0..trials {
+            for row in locations(&format!("case {trial}"), label.view(), 2, 10, 0.0).rows() {
+                hits[usize::try_from(row[3]).unwrap()] += 1.0;
+            }
+        }
+        // Binomial: mean 1000, variance 4000 · ¼ · ¾; five standard deviations.
+        let bound = 5.0 * (f64::from(trials) * 0.25 * 0.75).sqrt();
+        assert!(hits.iter().all(|h| (h - 1000.0).abs() < bound), "{hits:?}");
+    }
+}

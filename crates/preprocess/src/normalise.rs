@@ -44,7 +44,7 @@ pub fn normalise(
             let (low, high) = range(values);
             if low < 0.0 || high > 255.0 {
                 return Err(format!(
-                    "values from {low} to {high}, expected 0 to 255 (scheme rgb_to_01)"
+                    "values from {low} to {high}, expected 0 to 255 (scheme rgb_to01)"
                 ));
             }
             each(values, |x| x / 255.0);
@@ -96,4 +96,55 @@ fn moments(values: &[f32], counts: impl Fn(usize) -> bool + Sync) -> (f64, f64) 
     let mean = total / n as f64;
     let (_, squares) = sum(&|x| (x - mean) * (x - mean));
     (mean, (squares / n as f64).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTENSITY: Intensity = Intensity {
+        mean: 10.0,
+        sd: 0.0,
+        min: 0.0,
+        median: 10.0,
+        max: 20.0,
+        percentile_00_5: 5.0,
+        percentile_99_5: 15.0,
+    };
+
+    fn normalised(values: &[f32], scheme: Normalisation, inside: Option<&[bool]>) -> Vec<f32> {
+        let mut values = values.to_vec();
+        normalise(&mut values, scheme, &INTENSITY, inside).unwrap();
+        values
+    }
+
+    #[test]
+    fn a_constant_image_becomes_zero_not_nan() {
+        for scheme in [Normalisation::ZScore, Normalisation::RescaleTo01] {
+            assert_eq!(normalised(&[7.0; 5], scheme, None), [0.0; 5]);
+        }
+        assert_eq!(normalised(&[7.0; 2], Normalisation::ZScoreMasked, Some(&[false; 2])), [0.0; 2]);
+    }
+
+    #[test]
+    fn statistics_do_not_depend_on_how_sums_are_split() {
+        // Alternating 1e6 and 1e6 + 2 over several parts: mean 1e6 + 1, sd 1, all exact.
+        let values: Vec<f32> = (0..5 * PART + 2).map(|i| 1e6 + 2.0 * (i % 2) as f32).collect();
+        let out = normalised(&values, Normalisation::ZScore, None);
+        assert!(out.iter().enumerate().all(|(i, &v)| v == if i % 2 == 0 { -1.0 } else { 1.0 }));
+    }
+
+    #[test]
+    fn a_vanishing_sd_divides_by_1e_8() {
+        let out = normalised(&[0.0, 10.0, 20.0], Normalisation::Ct, None);
+        assert_eq!(out, [-5e8, 0.0, 5e8]);
+    }
+
+    #[test]
+    fn colours_beyond_255_are_refused() {
+        let mut values = [0.0, 256.0];
+        let error = normalise(&mut values, Normalisation::RgbTo01, &INTENSITY, None).unwrap_err();
+        assert_eq!(error, "values from 0 to 256, expected 0 to 255 (scheme rgb_to01)");
+        assert_eq!(normalised(&[0.0, 255.0], Normalisation::RgbTo01, None), [0.0, 1.0]);
+    }
 }

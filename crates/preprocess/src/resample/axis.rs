@@ -82,12 +82,6 @@ impl Axis {
         &self.taps[k]
     }
 
-    /// Second source voxel of output voxel `k` of a linear axis (weight 0 past the end), and how many voxels count.
-    pub fn second(&self, k: usize) -> (usize, usize) {
-        let second = (self.taps[k].first + 1).min(self.source - 1);
-        (second, if self.order == Order::Nearest || self.is_identity() { 1 } else { 2 })
-    }
-
     /// Resamples a tile: `load(i, row)` gives source position `i`, output positions `outputs` go to `out`.
     ///
     /// The result doesn't depend, beyond f64 rounding, on which part of the axis `outputs` covers.
@@ -204,6 +198,66 @@ fn interpolate(order: Order, taps: &[Tap], from: usize, tile: &[Row], out: &mut 
                 let [a, b, c, d] = [0, 1, 2, 3].map(|i| &tile[at + i]);
                 for lane in 0..LANES {
                     out[lane] = w[0] * a[lane] + w[1] * b[lane] + w[2] * c[lane] + w[3] * d[lane];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(i: usize) -> f64 {
+        ((i * 37) % 101) as f64 - 50.0
+    }
+
+    /// Lane `l` holds the line times l + 1.
+    fn resample(axis: &Axis, outputs: std::ops::Range<usize>) -> Vec<Row> {
+        let mut out = vec![[0.0; LANES]; outputs.len()];
+        axis.resample(outputs, &mut Vec::new(), &mut out, |i, row| {
+            row.iter_mut().enumerate().for_each(|(l, v)| *v = line(i) * (l + 1) as f64);
+        });
+        out
+    }
+
+    #[test]
+    fn part_of_an_axis_is_as_the_whole_to_rounding() {
+        for order in [Order::Nearest, Order::Linear, Order::Cubic] {
+            let axis = Axis::new(200, 317, order);
+            let whole = resample(&axis, 0..317);
+            for outputs in [0..20, 100..116, 301..317] {
+                let part = resample(&axis, outputs.clone());
+                for (p, w) in part.iter().zip(&whole[outputs]) {
+                    for lane in 0..LANES {
+                        // Some ten roundings of coefficients up to 3 × 50 × (lane + 1).
+                        let tolerance = 10.0 * f64::EPSILON * 150.0 * (lane + 1) as f64;
+                        assert!((p[lane] - w[lane]).abs() <= tolerance, "{order:?} lane {lane}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cubic_spline_goes_through_its_voxels() {
+        // Tripling puts every third output voxel on a source voxel.
+        let axis = Axis::new(30, 90, Order::Cubic);
+        for (i, row) in resample(&axis, 0..90).iter().skip(1).step_by(3).enumerate() {
+            assert!((row[0] - line(i)).abs() <= 20.0 * f64::EPSILON * 150.0, "voxel {i}");
+        }
+    }
+
+    #[test]
+    fn weights_sum_to_one_inside_the_axis() {
+        for order in [Order::Nearest, Order::Linear, Order::Cubic] {
+            for (source, target) in [(1, 1), (1, 7), (7, 1), (10, 23), (23, 10)] {
+                let axis = Axis::new(source, target, order);
+                for k in 0..target {
+                    let Tap { first, weights } = *axis.tap(k);
+                    assert!((weights.iter().sum::<f64>() - 1.0).abs() <= 4.0 * f64::EPSILON);
+                    let last = source - 1 + if order == Order::Cubic { 2 * PAD - 3 } else { 0 };
+                    assert!(first <= last, "{order:?} {source} -> {target}: {first}");
                 }
             }
         }

@@ -123,3 +123,30 @@ fn coarse_first(coarse: usize) -> [[usize; 3]; 2] {
 fn array(shape: [usize; 3], values: Vec<f32>) -> Array3<f32> {
     Array3::from_shape_vec(shape, values).expect("as many values as the shape says")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_shapes_round_halves_to_even() {
+        assert_eq!(new_shape([5, 7, 10], [1.0; 3], [2.0; 3]), [2, 4, 5]);
+        assert_eq!(new_shape([1, 1, 3], [0.1; 3], [9.0; 3]), [1, 1, 1]);
+    }
+
+    #[test]
+    fn the_coarse_axis_is_looked_for_before_then_after() {
+        let fine = [1.0; 3];
+        assert_eq!(coarse_axis([1.0, 3.5, 1.1], fine, 3.0), Some(1));
+        assert_eq!(coarse_axis([1.0, 3.0, 1.1], fine, 3.0), None);
+        assert_eq!(coarse_axis(fine, [1.0, 1.0, 4.0], 3.0), Some(2));
+        // Anisotropic, but without one coarsest axis: the target isn't asked any more.
+        assert_eq!(coarse_axis([1.25, 0.24, 1.25], [4.0, 1.0, 1.0], 3.0), None);
+    }
+
+    #[test]
+    fn an_unchanged_shape_is_a_copy() {
+        let x = Array3::from_shape_fn((3, 4, 5), |(z, y, x)| (z * 20 + y * 5 + x) as f32);
+        assert_eq!(resample(x.view(), [1.0; 3], [1.01; 3], [3, 4, 5], 3, 0, 3.0), x);
+    }
+}

@@ -1,0 +1,387 @@
+//! The real binary on small data sets: what it writes, what it says, how it ends.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod support;
+
+use artifact::case::OpenCase;
+use artifact::nifti::{Geometry, encode_image, encode_labels};
+use artifact::plan::Plan;
+use artifact::{Commit, Provenance};
+use ndarray::{Array3, Array4, s};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// Three phantoms and their plan in a folder of their own.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(tempfile::tempdir().unwrap());
+        for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+            bench.write_case(id, i as f32);
+        }
+        let json = r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1, "b": 4},
+            "numTraining": 3, "file_ending": ".nii.gz"}"#;
+        Commit::file(&bench.path("data/dataset.json"), json.as_bytes()).unwrap();
+        bench.write_plan(&support::plan());
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn image(&self, id: &str) -> PathBuf {
+        self.path(&format!("data/imagesTr/{id}_0000.nii.gz"))
+    }
+
+    fn write_case(&self, id: &str, offset: f32) {
+        let geometry = Geometry::plain([12, 16, 14], [1.0, 1.1, 0.9]);
+        let mut image = Array4::from_shape_fn((1, 12, 16, 14), |(_, z, y, x)| {
+            100.0 + offset + (z * 7 % 5) as f32 + ((y * x) % 11) as f32
+        });
+        image.slice_mut(s![.., .., 0..2, ..]).fill(0.0);
+        let mut label = Array3::<i16>::zeros((12, 16, 14));
+        label.slice_mut(s![3..8, 5..10, 4..9]).fill(1);
+        label.slice_mut(s![6..10, 9..13, 7..12]).fill(4);
+        let bytes = encode_image(image.view(), &geometry, true).unwrap();
+        Commit::file(&self.image(id), &bytes).unwrap();
+        let bytes = encode_labels(label.view(), &geometry, true).unwrap();
+        Commit::file(&self.path(&format!("data/labelsTr/{id}.nii.gz")), &bytes).unwrap();
+    }
+
+    fn write_plan(&self, plan: &Plan) {
+        let commit = Commit::begin(&self.path("plan.toml")).unwrap();
+        commit.finish(&Provenance::default(), plan).unwrap();
+    }
+
+    fn run(&self, more: &[&str]) -> Ended {
+        let fixed = ["--dataset", "data", "--plan", "plan.toml", "--out", "cases"];
+        let configuration: &[&str] = if more.contains(&"--configuration") {
+            &[]
+        } else {
+            &["--configuration", "3d_fullres"]
+        };
+        let output = Command::new(env!("CARGO_BIN_EXE_nnu-preprocess"))
+            .current_dir(self.0.path())
+            .args(fixed)
+            .args(configuration)
+            .args(more)
+            .output()
+            .unwrap();
+        Ended::from(output)
+    }
+
+    /// Every file below the output folder.
+    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.path("cases")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.insert(path.clone(), std::fs::read(path).unwrap());
+                }
+            }
+        }
+        files
+    }
+}
+
+/// Exit code and what was said, without the line that tells time and memory.
+struct Ended {
+    code: i32,
+    said: Vec<String>,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = String::from_utf8(output.stderr).unwrap();
+        let said = text.lines().filter(|l| !l.contains(": done in ")).map(String::from).collect();
+        assert!(output.stdout.is_empty());
+        Self { code: output.status.code().unwrap(), said }
+    }
+}
+
+#[track_caller]
+fn assert_ended(ended: &Ended, code: i32, said: &[&str]) {
+    assert_eq!(ended.said, said);
+    assert_eq!(ended.code, code);
+}
+
+fn open(bench: &Bench, id: &str) -> OpenCase {
+    OpenCase::open(&bench.path(&format!("cases/{id}/case.toml"))).unwrap()
+}
+
+#[test]
+fn a_data_set_becomes_cases_that_open() {
+    let bench = Bench::new();
+    let ended = bench.run(&[]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 3 written to cases, 0 up to date"]);
+    let case = open(&bench, "b");
+    let record = &case.record.body;
+    assert_eq!(record.original.crop_lower, [0, 2, 0]);
+    assert_eq!(record.original.crop_upper, [12, 16, 14]);
+    // 12 / 2, 14 · 1.1 / 0.8 and 14 · 0.9 / 1.3 voxels.
+    assert_eq!(record.case.shape, [6, 19, 10]);
+    assert_eq!(record.case.spacing_mm, [2.0, 0.8, 1.3]);
+    let label = case.label().unwrap();
+    // Value 4 of the data set is class 2.
+    assert!(label.iter().all(|l| (-1..=2).contains(l)));
+    let foreground = case.foreground().unwrap();
+    assert_eq!(foreground.nrows(), label.iter().filter(|&&l| l > 0).count());
+    for row in foreground.rows() {
+        let at = [row[1], row[2], row[3]].map(|v| usize::try_from(v).unwrap());
+        assert_eq!(i32::from(label[at]), row[0]);
+    }
+}
+
+#[test]
+fn slices_keep_their_distance_in_2d() {
+    let bench = Bench::new();
+    let ended = bench.run(&["--configuration", "2d", "--case", "a"]);
+    assert_eq!(ended.code, 0);
+    let info = open(&bench, "a").record.body.case.clone();
+    assert_eq!((info.shape, info.spacing_mm), ([12, 19, 10], [1.0, 0.8, 1.3]));
+}
+
+#[test]
+fn threads_and_memory_do_not_change_a_byte() {
+    let bench = Bench::new();
+    bench.run(&["--threads", "1", "--memory", "0.0001"]);
+    let alone = bench.files();
+    assert_eq!(alone.len(), 12);
+    bench.run(&["--threads", "2", "--force"]);
+    assert!(alone == bench.files());
+}
+
+#[test]
+fn what_is_up_to_date_is_left_alone() {
+    let bench = Bench::new();
+    bench.run(&[]);
+    let modified = |id: &str| {
+        let path = bench.path(&format!("cases/{id}/case.toml"));
+        std::fs::metadata(path).unwrap().modified().unwrap()
+    };
+    let before = ["a", "b", "c"].map(modified);
+    bench.write_case("c", 9.0);
+    let ended = bench.run(&[]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 1 written to cases, 2 up to date"]);
+    let after = ["a", "b", "c"].map(modified);
+    assert_eq!(before[..2], after[..2]);
+    assert_ne!(before[2], after[2]);
+
+    let mut plan = support::plan();
+    plan.recipe.preprocessing.image_order = 1;
+    bench.write_plan(&plan);
+    let ended = bench.run(&[]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 3 written to cases, 0 up to date"]);
+}
+
+#[test]
+fn a_sibling_that_was_changed_is_made_again() {
+    let bench = Bench::new();
+    bench.run(&[]);
+    let whole = bench.files();
+    let mut bytes = whole[&bench.path("cases/a/image.npy")].clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    Commit::file(&bench.path("cases/a/image.npy"), &bytes).unwrap();
+    let ended = bench.run(&[]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 1 written to cases, 2 up to date"]);
+    assert!(whole == bench.files());
+}
+
+#[test]
+fn a_failed_case_is_named_and_stops_no_other() {
+    let bench = Bench::new();
+    let bytes = std::fs::read(bench.image("b")).unwrap();
+    Commit::file(&bench.image("b"), &bytes[..bytes.len() / 2]).unwrap();
+    let ended = bench.run(&[]);
+    assert_eq!(ended.code, 3);
+    let b = "nnu-preprocess: error: case b: data/imagesTr/b_0000.nii.gz: ";
+    assert!(ended.said[0].starts_with(b), "{:?}", ended.said);
+    let rest: Vec<_> =
+        ended.said.iter().filter(|l| !l.starts_with(b) && !l.contains("hint:")).collect();
+    assert_eq!(
+        rest,
+        [
+            "nnu-preprocess: cases: 2 written to cases, 0 up to date",
+            "nnu-preprocess: error: 1 of 3 cases failed: b"
+        ]
+    );
+    open(&bench, "a");
+    open(&bench, "c");
+    assert!(!bench.path("cases/b").join("case.toml").exists());
+}
+
+#[test]
+fn an_undeclared_label_value_is_named() {
+    let bench = Bench::new();
+    let geometry = Geometry::plain([12, 16, 14], [1.0, 1.1, 0.9]);
+    let mut label = Array3::<i16>::zeros((12, 16, 14));
+    label[[1, 2, 3]] = 3;
+    let bytes = encode_labels(label.view(), &geometry, true).unwrap();
+    Commit::file(&bench.path("data/labelsTr/a.nii.gz"), &bytes).unwrap();
+    let ended = bench.run(&["--case", "a"]);
+    assert_ended(
+        &ended,
+        3,
+        &[
+            "nnu-preprocess: error: case a: data/labelsTr/a.nii.gz: contains the value 3, expected one of [0, 1, 4]",
+            "nnu-preprocess: cases: 0 written to cases, 0 up to date",
+            "nnu-preprocess: error: 1 of 1 cases failed: a",
+        ],
+    );
+}
+
+#[test]
+fn a_label_on_another_grid_is_refused() {
+    let bench = Bench::new();
+    let geometry = Geometry::plain([12, 16, 13], [1.0, 1.1, 0.9]);
+    let bytes = encode_labels(Array3::<i16>::zeros((12, 16, 13)).view(), &geometry, true).unwrap();
+    Commit::file(&bench.path("data/labelsTr/a.nii.gz"), &bytes).unwrap();
+    let ended = bench.run(&["--case", "a", "-q"]);
+    assert_ended(
+        &ended,
+        3,
+        &[
+            "nnu-preprocess: error: case a: data/labelsTr/a.nii.gz: shape [12, 16, 13], expected [12, 16, 14] (z, y, x) as the image",
+            "nnu-preprocess: error: 1 of 1 cases failed: a",
+        ],
+    );
+}
+
+#[test]
+fn a_voxel_that_is_no_number_is_refused() {
+    let bench = Bench::new();
+    let geometry = Geometry::plain([12, 16, 14], [1.0, 1.1, 0.9]);
+    let mut image = Array4::<f32>::ones((1, 12, 16, 14));
+    image[[0, 3, 2, 1]] = f32::NAN;
+    let bytes = encode_image(image.view(), &geometry, true).unwrap();
+    Commit::file(&bench.image("a"), &bytes).unwrap();
+    let ended = bench.run(&["--case", "a", "-q"]);
+    assert_ended(
+        &ended,
+        3,
+        &[
+            "nnu-preprocess: error: case a: channel MRI is NaN at voxel (3, 2, 1) (z, y, x), expected finite numbers",
+            "nnu-preprocess: error: 1 of 1 cases failed: a",
+        ],
+    );
+}
+
+#[test]
+fn a_missing_image_is_named() {
+    let bench = Bench::new();
+    std::fs::remove_file(bench.image("c")).unwrap();
+    let ended = bench.run(&["-q"]);
+    assert_eq!(ended.code, 3);
+    assert!(
+        ended.said[0]
+            .starts_with("nnu-preprocess: error: case c: data/imagesTr/c_0000.nii.gz: cannot read"),
+        "{:?}",
+        ended.said
+    );
+    assert_eq!(ended.said.last().unwrap(), "nnu-preprocess: error: 1 of 3 cases failed: c");
+}
+
+#[test]
+fn a_case_without_label_has_an_image_only() {
+    let bench = Bench::new();
+    let bytes = std::fs::read(bench.image("a")).unwrap();
+    Commit::file(&bench.path("data/imagesTs/t_0000.nii.gz"), &bytes).unwrap();
+    let mut plan = support::plan();
+    plan.channels[0].normalisation = artifact::plan::Normalisation::ZScoreMasked;
+    bench.write_plan(&plan);
+    assert_eq!(bench.run(&["--case", "t"]).code, 0);
+    assert_eq!(bench.run(&["--case", "a"]).code, 0);
+    let (test, training) = (open(&bench, "t"), open(&bench, "a"));
+    assert!(test.label().is_none() && test.foreground().is_none());
+    assert_eq!(test.image(), training.image());
+    let mut names: Vec<_> =
+        std::fs::read_dir(bench.path("cases/t")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["case.toml", "image.npy"]);
+}
+
+#[test]
+fn a_wrong_command_line_says_what_there_is() {
+    let bench = Bench::new();
+    let ended = bench.run(&["--configuration", "3d"]);
+    assert_ended(
+        &ended,
+        2,
+        &[
+            "nnu-preprocess: error: plan.toml: no configuration \"3d\" in the plan, expected one of 2d, 3d_fullres",
+        ],
+    );
+    let ended = bench.run(&["--case", "d"]);
+    assert_ended(&ended, 2, &["nnu-preprocess: error: --case d: no such case in data"]);
+    let ended = bench.run(&["--memory", "0"]);
+    assert_ended(&ended, 2, &["nnu-preprocess: error: --memory 0, expected a positive number"]);
+    assert_eq!(bench.run(&["--order", "3"]).code, 2);
+}
+
+#[test]
+fn a_missing_or_foreign_plan_is_refused() {
+    let bench = Bench::new();
+    let path = bench.path("plan.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    Commit::file(&path, text.replacen("version = 1", "version = 7", 1).as_bytes()).unwrap();
+    let ended = bench.run(&[]);
+    assert_ended(
+        &ended,
+        3,
+        &[
+            "nnu-preprocess: error: plan.toml: artifact.version = 7, expected 1",
+            "  hint: this plan was written by another version; make it again",
+        ],
+    );
+    std::fs::remove_file(&path).unwrap();
+    let ended = bench.run(&[]);
+    assert_eq!(ended.code, 3);
+    assert!(
+        ended.said[0].starts_with("nnu-preprocess: error: plan.toml: cannot read this plan record"),
+        "{:?}",
+        ended.said
+    );
+    let mut plan = support::plan();
+    plan.channels.push(plan.channels[0].clone());
+    bench.write_plan(&plan);
+    let ended = bench.run(&[]);
+    assert_ended(
+        &ended,
+        3,
+        &[
+            "nnu-preprocess: error: data: has 1 channels, but plan.toml expects 2",
+            "  hint: give the plan that was made for this data set",
+        ],
+    );
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_fails_every_case() {
+    let bench = Bench::new();
+    Commit::file(&bench.path("cases"), b"a file").unwrap();
+    let ended = bench.run(&["-q", "--case", "a"]);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.said[0]
+            .starts_with("nnu-preprocess: error: case a: cases/a: cannot make this folder")
+    );
+    assert_eq!(ended.said[1], "nnu-preprocess: error: 1 of 1 cases failed: a");
+}
+
+#[test]
+fn io_lists_what_is_read_and_written() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nnu-preprocess")).arg("--io").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        text,
+        "reads --dataset dataset\nreads --plan plan 1\nwrites --out/CASE/case.toml case 1\n"
+    );
+}
