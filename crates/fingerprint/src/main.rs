@@ -56,6 +56,8 @@ fn main() -> ExitCode {
                 return Ok(());
             }
         }
+        // Asks whether the output can be written before the work, not after it.
+        let commit = args.out.as_deref().map(Commit::begin).transpose()?;
         let progress = run.progress("cases", dataset.training.len());
         let report = measure(&args.dataset, &dataset, || {
             progress.add(1);
@@ -65,8 +67,8 @@ fn main() -> ExitCode {
         let report = report.ok_or_else(Error::interrupted)?;
         show(args, &report);
         let Some(body) = &report.fingerprint else { return Err(refusal(args, &report)) };
-        if let Some(out) = &args.out {
-            Commit::begin(out)?.finish(&provenance(report.hash), body)?;
+        if let (Some(out), Some(commit)) = (&args.out, commit) {
+            commit.finish(&provenance(report.hash), body)?;
             run.info(format!("wrote {}", out.display()));
         }
         Ok(())

@@ -1,0 +1,342 @@
+//! The real binary: what it writes, what it says, how it exits.
+
+use artifact::Record;
+use artifact::fingerprint::Fingerprint;
+use artifact::nifti::{Geometry, encode_image, encode_labels};
+use ndarray::{Array3, Array4, s};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const SHAPE: [usize; 3] = [6, 7, 8];
+
+/// A data set of two channels, two cases and the classes 1 and 5, in nnU-Net's layout.
+struct Set {
+    folder: TempDir,
+}
+
+impl Set {
+    fn new() -> Self {
+        let set = Self { folder: tempfile::tempdir().unwrap() };
+        set.describe(
+            r#"{"name": "Toy", "channel_names": {"0": "CT", "1": "PET"}, "numTraining": 2,
+            "labels": {"background": 0, "core": 1, "rim": 5}, "file_ending": ".nii.gz"}"#,
+        );
+        for (case, value) in [("a", 10.0), ("b", 20.0)] {
+            for channel in 0..2 {
+                set.image(&format!("{case}_000{channel}"), image(value + 100.0 * channel as f32));
+            }
+            set.label(case, label());
+        }
+        set
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn describe(&self, text: &str) {
+        self.write("dataset.json", text.as_bytes());
+    }
+
+    fn image(&self, name: &str, image: Array4<f32>) {
+        self.write(
+            &format!("imagesTr/{name}.nii.gz"),
+            &encode_image(image.view(), &geometry(), true).unwrap(),
+        );
+    }
+
+    fn label(&self, name: &str, label: Array3<i32>) {
+        self.write(
+            &format!("labelsTr/{name}.nii.gz"),
+            &encode_labels(label.view(), &geometry(), true).unwrap(),
+        );
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own files")]
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.path(name)).unwrap();
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nnu-fingerprint"));
+        command
+            .current_dir(self.folder.path())
+            .args(["--dataset", "."])
+            .args(more)
+            .output()
+            .unwrap()
+    }
+
+    /// The table on stdout.
+    fn check(&self) -> (String, Option<i32>) {
+        let output = self.run(&["--check-only", "-q"]);
+        (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    }
+}
+
+fn geometry() -> Geometry {
+    Geometry::plain(SHAPE, [3.0, 1.0, 0.5])
+}
+
+/// Zero but for a box of 4×5×6 voxels.
+fn image(value: f32) -> Array4<f32> {
+    let mut image = Array4::zeros((1, SHAPE[0], SHAPE[1], SHAPE[2]));
+    image.slice_mut(s![.., 1..5, 1..6, 1..7]).fill(value);
+    image[[0, 2, 2, 2]] = value + 1.0;
+    image
+}
+
+/// One voxel of class 1, two of class 5.
+fn label() -> Array3<i32> {
+    let mut label = Array3::zeros(SHAPE);
+    (label[[2, 2, 2]], label[[2, 2, 3]], label[[2, 2, 4]]) = (1, 5, 5);
+    label
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_sound_data_set_is_measured() {
+    let set = Set::new();
+    let output = set.run(&["--out", "work/f.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert!(stderr(&output).starts_with(
+        "nnu-fingerprint: Toy: 2 training cases\nnnu-fingerprint: wrote work/f.toml\n"
+    ));
+    let f = Record::<Fingerprint>::load(&set.path("work/f.toml")).unwrap().body;
+    assert_eq!((f.dataset.name.as_str(), f.dataset.file_ending.as_str()), ("Toy", ".nii.gz"));
+    assert_eq!(f.cases[1].id, "b");
+    assert_eq!((f.cases[1].shape, f.cases[1].cropped_shape), (SHAPE, [4, 5, 6]));
+    assert_eq!((f.cases[1].spacing_mm, f.cases[1].relative_size), ([3.0, 1.0, 0.5], 120.0 / 336.0));
+    assert_eq!(f.cases[1].class_voxels, [333, 1, 2]);
+    // Foreground of channel 1: 111, 110, 110 and 121, 120, 120.
+    let pet = &f.channels[1];
+    assert_eq!((pet.name.as_str(), pet.voxels), ("PET", 6));
+    let i = pet.intensity;
+    assert_eq!((i.min, i.median, i.max), (110.0, 115.5, 121.0));
+    assert!(
+        (i.mean - 692.0 / 6.0).abs() < 1e-12 && (i.sd - (227.0f64 / 9.0).sqrt()).abs() < 1e-12,
+        "{i:?}"
+    );
+    assert!(
+        (i.percentile_00_5 - 110.0).abs() < 1e-12 && (i.percentile_99_5 - 120.975).abs() < 1e-12,
+        "{i:?}"
+    );
+}
+
+#[test]
+fn the_same_call_again_touches_nothing_and_threads_change_nothing() {
+    let set = Set::new();
+    assert_eq!(set.run(&["--out", "f.toml"]).status.code(), Some(0));
+    let (bytes, time) = read(&set.path("f.toml"));
+    let again = set.run(&["--out", "f.toml", "--threads", "1"]);
+    assert!(
+        stderr(&again).contains("nnu-fingerprint: f.toml is up to date\n"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(read(&set.path("f.toml")), (bytes.clone(), time));
+    for threads in ["1", "3"] {
+        assert_eq!(
+            set.run(&["--out", "g.toml", "--force", "--threads", threads]).status.code(),
+            Some(0)
+        );
+        assert_eq!(read(&set.path("g.toml")).0, bytes);
+    }
+    set.image("a_0000", image(11.0));
+    assert_eq!(set.run(&["--out", "f.toml"]).status.code(), Some(0));
+    assert_ne!(read(&set.path("f.toml")).0, bytes);
+}
+
+fn read(path: &Path) -> (Vec<u8>, std::time::SystemTime) {
+    (std::fs::read(path).unwrap(), path.metadata().unwrap().modified().unwrap())
+}
+
+#[test]
+fn a_bad_data_set_is_refused_with_one_table_and_nothing_written() {
+    let set = Set::new();
+    set.remove("imagesTr/a_0001.nii.gz");
+    set.remove("labelsTr/b.nii.gz");
+    let mut broken = image(1.0);
+    broken[[0, 0, 0, 0]] = f32::NAN;
+    set.image("b_0000", broken);
+    let output = set.run(&["--out", "work/f.toml"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        stderr(&output),
+        "nnu-fingerprint: Toy: 2 training cases\n\
+         error    missing file                         2\n         \
+         imagesTr/a_0001.nii.gz: not there\n         \
+         labelsTr/b.nii.gz: not there\n\
+         error    NaN or infinite voxels               1\n         \
+         imagesTr/b_0000.nii.gz: 1 of 336 voxels\n\
+         nnu-fingerprint: error: .: 3 problems, expected none\n  \
+         hint: mend these files or take the cases out; --verbose lists every one of them\n"
+    );
+    assert_eq!(std::fs::read_dir(set.path("work")).unwrap().count(), 0);
+}
+
+/// The table of one broken data set.
+fn table_of(damage: impl FnOnce(&Set)) -> String {
+    let set = Set::new();
+    damage(&set);
+    let (table, code) = set.check();
+    let errors = table.lines().any(|l| l.starts_with("error"));
+    assert_eq!(code, Some(if errors { 3 } else { 0 }), "{table}");
+    table
+}
+
+fn encoded(shape: [usize; 3], spacing: [f64; 3]) -> Vec<u8> {
+    encode_labels(Array3::from_elem(shape, 1).view(), &Geometry::plain(shape, spacing), true)
+        .unwrap()
+}
+
+/// A label map with `value` at one voxel.
+fn label_with(value: f32) -> Vec<u8> {
+    let mut voxels = label().mapv(|v| v as f32).insert_axis(ndarray::Axis(0));
+    voxels[[0, 0, 0, 0]] = value;
+    encode_image(voxels.view(), &geometry(), true).unwrap()
+}
+
+#[test]
+fn each_kind_of_error_has_its_rows() {
+    let cut = |set: &Set| {
+        let whole = std::fs::read(set.path("imagesTr/a_0000.nii.gz")).unwrap();
+        set.write("imagesTr/a_0000.nii.gz", &whole[..whole.len() / 2]);
+    };
+    let describe = |set: &Set, from: &str, to: &str| {
+        let text = std::fs::read_to_string(set.path("dataset.json")).unwrap();
+        assert!(text.contains(from));
+        set.describe(&text.replace(from, to));
+    };
+    let rows = [
+        (
+            table_of(cut),
+            "error    unreadable file                      1\n         imagesTr/a_0000.nii.gz: gzip data is broken or cut off: ",
+        ),
+        (
+            table_of(|s| s.image("b_0002", image(1.0))),
+            "error    wrong number of channels             1\n         imagesTr/b_0000.nii.gz: 3 channels, expected 2: CT, PET\n",
+        ),
+        (
+            table_of(|s| s.write("labelsTr/a.nii.gz", &encoded([6, 7, 9], [3.0, 1.0, 0.5]))),
+            "error    shapes differ                        1\n         labelsTr/a.nii.gz: shape [6, 7, 9], expected [6, 7, 8] (z, y, x)\n",
+        ),
+        (
+            table_of(|s| s.write("labelsTr/a.nii.gz", &encoded(SHAPE, [3.0, 1.0, 0.6]))),
+            "error    spacings differ                      1\n         labelsTr/a.nii.gz: spacing [3.0, 1.0, 0.6000000238418579] mm, expected [3.0, 1.0, 0.5] (z, y, x)\n",
+        ),
+        (
+            table_of(|s| s.write("labelsTr/a.nii.gz", &label_with(3.0))),
+            "error    undeclared label value               1\n         labelsTr/a.nii.gz: 3, expected 0, 1, 5\n",
+        ),
+        (
+            table_of(|s| s.write("labelsTr/a.nii.gz", &label_with(0.5))),
+            "error    label value not a whole number       1\n         labelsTr/a.nii.gz: 1 voxels, such as 0.5\n",
+        ),
+        (
+            table_of(|s| {
+                (0..2).for_each(|c| s.image(&format!("a_000{c}"), Array4::zeros((1, 6, 7, 8))))
+            }),
+            "error    empty image                          1\n         imagesTr/a_0000.nii.gz: all voxels are 0\n",
+        ),
+        (
+            table_of(|s| describe(s, "\"numTraining\": 2", "\"numTraining\": 3")),
+            "error    wrong number of cases                1\n         dataset.json: numTraining = 3, found 2\n",
+        ),
+        (
+            table_of(|s| ["a", "b"].iter().for_each(|c| s.label(c, Array3::zeros(SHAPE)))),
+            "error    no labelled voxels                   1\n         labels: every label map is background only\n",
+        ),
+        (
+            table_of(|s| {
+                let case = r#"{"image": ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}"#;
+                describe(s, "\"numTraining\": 2", &format!("\"training\": [{case}, {case}]"));
+            }),
+            "error    duplicate case id                    1\n         a_0000: listed more than once\n",
+        ),
+    ];
+    for (table, expected) in rows {
+        assert!(table.contains(expected), "{table}\n{expected}");
+    }
+}
+
+#[test]
+fn warnings_are_shown_and_the_data_set_is_used() {
+    let moved = |set: &Set| {
+        let mut bytes = encode_labels(label().view(), &geometry(), false).unwrap();
+        // srow_x[3], where x starts.
+        bytes[292..296].copy_from_slice(&2f32.to_le_bytes());
+        set.remove("labelsTr/a.nii.gz");
+        // Uncompressed content under a packed name is read by its first bytes.
+        set.write("labelsTr/a.nii.gz", &bytes);
+    };
+    let table = table_of(moved);
+    assert!(table.starts_with("warning  places in space differ               1\n         labelsTr/a.nii.gz: corners lie up to 2.000 mm apart"), "{table}");
+    let table = table_of(|s| s.image("a_0001", Array4::zeros((1, 6, 7, 8))));
+    assert_eq!(
+        table,
+        "warning  constant channel                     1\n         imagesTr/a_0001.nii.gz: all voxels are 0\n"
+    );
+    let table = table_of(|s| s.label("a", Array3::zeros(SHAPE)));
+    assert_eq!(
+        table,
+        "warning  label without foreground             1\n         labelsTr/a.nii.gz: all voxels are background\n"
+    );
+    let table =
+        table_of(|s| ["a", "b"].iter().for_each(|c| s.label(c, label().mapv(|v| v.min(1)))));
+    assert_eq!(
+        table,
+        "warning  class that never occurs              1\n         rim: value 5 is in no label map\n"
+    );
+    assert_eq!(table_of(|_| ()), "no problems\n");
+}
+
+#[test]
+fn long_lists_are_cut_unless_verbose() {
+    let set = Set::new();
+    for case in 0..5 {
+        set.label(&format!("lost{case}"), label());
+    }
+    let (table, _) = set.check();
+    assert!(table.contains("missing file                        10\n"), "{table}");
+    assert!(table.contains("         … and 7 more\n") && !table.contains("lost4"), "{table}");
+    let all = String::from_utf8(set.run(&["--check-only", "-v"]).stdout).unwrap();
+    assert!(
+        all.contains("imagesTr/lost4_0001.nii.gz: not there\n") && !all.contains("more"),
+        "{all}"
+    );
+}
+
+#[test]
+fn misuse_and_missing_data_sets_have_their_exit_codes() {
+    let set = Set::new();
+    assert_eq!(set.run(&[]).status.code(), Some(2));
+    assert_eq!(set.run(&["--out", "f.toml", "--check-only"]).status.code(), Some(2));
+    assert_eq!(set.run(&["--out", "f.toml", "--speed", "3"]).status.code(), Some(2));
+    set.remove("dataset.json");
+    let output = set.run(&["--out", "f.toml"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        stderr(&output),
+        "nnu-fingerprint: error: ./dataset.json: cannot read this description of the data set: No such file or directory (os error 2)\n  \
+         hint: give the folder that holds dataset.json, imagesTr and labelsTr\n"
+    );
+    set.describe(r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": [1, 2]}}"#);
+    assert!(
+        stderr(&set.run(&["--check-only"]))
+            .starts_with("nnu-fingerprint: error: ./dataset.json: labels.x = [1,2], a region")
+    );
+    let unwritable = Set::new();
+    let output = unwritable.run(&["--out", "dataset.json/f.toml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
