@@ -84,6 +84,7 @@ impl Kind for Case {
 
     fn check(&self) -> std::result::Result<(), String> {
         let c = &self.case;
+        crate::record::check_name("case.id", &c.id)?;
         if c.channels == 0 || c.shape.contains(&0) {
             return Err(format!(
                 "case.channels = {}, case.shape = {:?}, expected no zeros",

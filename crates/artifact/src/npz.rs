@@ -54,10 +54,8 @@ pub fn read(path: &Path) -> Result<Named> {
             Ok(_) => npy::decode(path, &bytes),
             Err(e) => Err(Error::input(path, format!("cannot be unpacked: {e}"))),
         };
-        let array = array.map_err(|e| Error {
-            message: format!("array {name}: {}", e.message),
-            ..e
-        })?;
+        let array =
+            array.map_err(|e| Error { message: format!("array {name}: {}", e.message), ..e })?;
         arrays.push((name, array));
     }
     Ok(arrays)

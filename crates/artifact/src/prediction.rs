@@ -4,6 +4,7 @@
 //!   grid, with the source image's geometry.
 //! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes.
 
+use crate::record::check_name;
 use crate::{Error, Kind, Label, Record, Result, nifti};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ impl Kind for Prediction {
 
     fn check(&self) -> std::result::Result<(), String> {
         crate::label::check_labels(&self.labels)?;
+        check_name("prediction.case", &self.prediction.case)?;
+        check_name("prediction.segmentation", &self.prediction.segmentation)?;
         let (found, expected) = (self.prediction.class_voxels.len(), self.labels.len());
         if found != expected {
             return Err(format!(

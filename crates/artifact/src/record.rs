@@ -217,9 +217,17 @@ pub(crate) fn load_header(path: &Path, table: &toml::Table) -> Result<(Header, P
     Ok((header, provenance))
 }
 
+/// A name that becomes part of a path must not lead out of its folder. One line: field, found, expected.
+pub(crate) fn check_name(field: &str, name: &str) -> std::result::Result<(), String> {
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\\', '\0']) {
+        return Err(format!("{field} = \"{}\", expected a plain name", name.escape_debug()));
+    }
+    Ok(())
+}
+
 /// A sibling's path; names with folders or parents are refused.
 pub(crate) fn sibling(record: &Path, name: &str) -> Result<std::path::PathBuf> {
-    if name.is_empty() || name.contains(['/', '\\']) || name == ".." {
+    if check_name("", name).is_err() {
         return Err(Error::input(
             record,
             format!("artifact.files names \"{name}\", expected a file beside the record"),
