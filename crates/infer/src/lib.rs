@@ -1,1 +1,15 @@
 //! Predicts whole images with trained models.
+//!
+//! One case at a time: [`prepare`] reads and preprocesses it (or maps a preprocessed one) while the network is still at
+//! the case before, [`predict`] runs the sliding window of every model, [`export`] brings the probabilities back to the
+//! image's own grid. Models are read and compared by [`ensemble`]; [`units`] says which cases there are.
+
+pub mod ensemble;
+pub mod export;
+mod predict;
+pub mod prepare;
+mod run;
+pub mod units;
+
+pub use predict::{Predictor, Took};
+pub use run::{Input, Request, run};

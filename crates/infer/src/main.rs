@@ -1,3 +1,115 @@
-//! Predicts whole images with trained models.
+//! Glue: flags in, predictions out.
 
-fn main() {}
+use artifact::case::Case;
+use artifact::model::Model;
+use artifact::plan::Plan;
+use artifact::prediction::Prediction;
+use clap::Parser;
+use infer::{Input, Request};
+use stage::{Common, Error, Io, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Predicts images with trained models: a label map per case, on the image's own grid.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nnu-infer",
+    version,
+    after_help = "Example:\n  \
+    nnu-infer --model models/3d_fullres/fold_0 --model models/3d_fullres/fold_1 --images imagesTs --out predictions"
+)]
+struct Args {
+    /// Model folder that nnu-train wrote; several are averaged
+    #[arg(long, value_name = "DIR", required = true)]
+    model: Vec<PathBuf>,
+    /// Image of one case: one file per channel in the plan's order, or one 4D file
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["images", "cases"], conflicts_with_all = ["images", "cases"])]
+    image: Vec<PathBuf>,
+    /// Case id of --image [default: the first file's name]
+    #[arg(long, value_name = "NAME", requires = "image")]
+    id: Option<String>,
+    /// Folder of images: CASE_0000.nii.gz, CASE_0001.nii.gz, … per channel, or CASE.nii.gz with all channels
+    #[arg(long, value_name = "DIR", conflicts_with = "cases")]
+    images: Option<PathBuf>,
+    /// Folder of preprocessed cases: CASE/case.toml
+    #[arg(long, value_name = "DIR")]
+    cases: Option<PathBuf>,
+    /// Only this case of --images or --cases; may be repeated
+    #[arg(long, value_name = "ID", conflicts_with = "image")]
+    case: Vec<String>,
+    /// Only the cases that the model was validated on
+    #[arg(long, requires = "cases", conflicts_with_all = ["image", "images"])]
+    validation: bool,
+    /// Distance of neighbouring tiles as a fraction of the patch [default: the plan's]
+    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    step: Option<f64>,
+    /// Don't average over mirrored images: as many times faster as there are flips
+    #[arg(long)]
+    no_mirroring: bool,
+    /// Write probabilities.npy too: f16 [class, z, y, x] on the image's grid
+    #[arg(long)]
+    probabilities: bool,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Folder to write CASE/prediction.toml and CASE/segmentation.nii.gz into
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl stage::Command for Args {
+    const STAGE: &'static str = "infer";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+fn fraction(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(step) if step > 0.0 && step <= 1.0 => Ok(step),
+        _ => Err("expected a number above 0, at most 1".into()),
+    }
+}
+
+const IO: &[Io] = &[
+    Io::reads::<Model>("--model"),
+    Io::reads::<Plan>("--model"),
+    Io::foreign("reads", "--image", "NIfTI"),
+    Io::foreign("reads", "--images", "NIfTI"),
+    Io::reads::<Case>("--cases"),
+    Io::writes::<Prediction>("--out"),
+];
+
+fn main() -> ExitCode {
+    stage::main(IO, |args: &Args, run| infer::run(&request(args)?, run))
+}
+
+fn request(args: &Args) -> Result<Request> {
+    if let Some(id) = args
+        .id
+        .as_ref()
+        .filter(|id| id.is_empty() || id.contains(['/', '\\']) || id.starts_with('.'))
+    {
+        return Err(Error::usage(format!("--id \"{id}\", expected a name for a folder")));
+    }
+    let only = args.case.clone();
+    let input = if let Some(folder) = args.images.clone() {
+        Input::Images { folder, only }
+    } else if let Some(folder) = args.cases.clone() {
+        Input::Cases { folder, only, validation: args.validation }
+    } else {
+        Input::Files { files: args.image.clone(), id: args.id.clone() }
+    };
+    Ok(Request {
+        models: args.model.clone(),
+        input,
+        step: args.step,
+        mirroring: !args.no_mirroring,
+        probabilities: args.probabilities,
+        device: args.device.clone(),
+        out: args.out.clone(),
+    })
+}

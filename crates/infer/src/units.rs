@@ -1,0 +1,132 @@
+//! Which cases a call predicts, and where their images lie.
+
+use artifact::plan::Plan;
+use artifact::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// One case to predict: the unit of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Case id; the folder that is written.
+    pub id: String,
+    /// Its image.
+    pub source: Source,
+}
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// NIfTI: one file per channel in channel order, or one 4D file.
+    Images(Vec<PathBuf>),
+    /// `case.toml` of a preprocessed case.
+    Case(PathBuf),
+}
+
+const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img"];
+
+/// The single case of `--image FILE…`; its id is the first file's name without ending and channel number.
+pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Unit {
+    let name = files.first().and_then(|f| f.file_name()).unwrap_or_default().to_string_lossy();
+    let stem = split_ending(&name).map_or(&*name, |(stem, _)| stem);
+    let own = channel_of(stem).filter(|(_, channel)| *channel == 0).map_or(stem, |(case, _)| case);
+    Unit { id: id.unwrap_or(own).into(), source: Source::Images(files.into()) }
+}
+
+/// All images of a folder, by id. `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, … are the channels of one case; a file
+/// without such a number is a case by itself. Hidden files and macOS's `._` companions are no images.
+///
+/// # Errors
+/// If the folder can't be read or holds no images.
+pub fn from_folder(folder: &Path, plan: &Plan) -> Result<Vec<Unit>> {
+    let names = list(folder)?;
+    let images: BTreeSet<(&str, &str)> = names.iter().filter_map(|n| split_ending(n)).collect();
+    let mut units = BTreeMap::new();
+    for &(stem, ending) in &images {
+        let numbered = channel_of(stem)
+            .filter(|(case, _)| images.contains(&(format!("{case}_0000").as_str(), ending)));
+        let id = numbered.map_or(stem, |(case, _)| case);
+        let file = |stem: &str| folder.join(format!("{stem}{ending}"));
+        let files = units.entry(id.to_string()).or_insert_with(Vec::new);
+        match numbered {
+            // An .hdr and its .img are one image.
+            None if ending.starts_with(".img") => {}
+            None => files.push(file(stem)),
+            Some((case, 0)) => {
+                // A missing channel is listed too: reading the case says so. Surplus ones are counted there as well.
+                let exists =
+                    |c: usize| images.contains(&(format!("{case}_{c:04}").as_str(), ending));
+                let alone = !(1..plan.channels.len()).any(exists);
+                let count = if alone { 1 } else { plan.channels.len() };
+                let surplus = (count..).take_while(|c| exists(*c));
+                files.extend((0..count).chain(surplus).map(|c| file(&format!("{case}_{c:04}"))));
+            }
+            Some(_) => {}
+        }
+    }
+    let units: Vec<Unit> = units
+        .into_iter()
+        .filter(|(_, files)| !files.is_empty())
+        .map(|(id, files)| Unit { id, source: Source::Images(files) })
+        .collect();
+    if units.is_empty() {
+        return Err(Error::input(
+            folder,
+            "holds no images, expected CASE_0000.nii.gz or CASE.nii.gz",
+        )
+        .hint("preprocessed cases are given by --cases"));
+    }
+    Ok(units)
+}
+
+/// All preprocessed cases in a folder, `CASE/case.toml`, by id.
+///
+/// # Errors
+/// If the folder can't be read or holds no cases.
+pub fn from_cases(folder: &Path) -> Result<Vec<Unit>> {
+    let unit = |id: String| {
+        let record = folder.join(&id).join("case.toml");
+        record.is_file().then(|| Unit { id, source: Source::Case(record) })
+    };
+    let units: Vec<Unit> = list(folder)?.into_iter().filter_map(unit).collect();
+    if units.is_empty() {
+        return Err(Error::input(folder, "holds no cases, expected CASE/case.toml")
+            .hint("give the folder that nnu-preprocess --out named"));
+    }
+    Ok(units)
+}
+
+/// Those of `units` with the wanted ids, in their order.
+///
+/// # Errors
+/// Names the first id that isn't there.
+pub fn select(units: Vec<Unit>, folder: &Path, wanted: &[String]) -> Result<Vec<Unit>> {
+    if let Some(id) = wanted.iter().find(|id| units.iter().all(|u| u.id != **id)) {
+        return Err(Error::input(folder, format!("has no case {id}")));
+    }
+    Ok(units.into_iter().filter(|u| wanted.contains(&u.id)).collect())
+}
+
+fn list(folder: &Path) -> Result<Vec<String>> {
+    let fail = |e| Error::io(folder, "read this folder", &e);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn split_ending(name: &str) -> Option<(&str, &'static str)> {
+    ENDINGS.iter().find_map(|ending| Some((name.strip_suffix(ending)?, *ending)))
+}
+
+/// `CASE_0001` → (`CASE`, 1).
+fn channel_of(stem: &str) -> Option<(&str, usize)> {
+    let (case, digits) = stem.rsplit_once('_')?;
+    let number = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
+    Some((case, digits.parse().ok().filter(|_| number && !case.is_empty())?))
+}
