@@ -110,7 +110,7 @@ fn dataset_problems(dataset: &Dataset) -> Vec<Problem> {
     let found = dataset.training.len();
     match dataset.declared_training {
         _ if found == 0 => {
-            problems.push(Problem::new(Class::CaseCount, DESCRIPTION, "no training cases found"))
+            problems.push(Problem::new(Class::CaseCount, DESCRIPTION, "no training cases found"));
         }
         Some(declared) if declared != found => {
             let detail = format!("numTraining = {declared}, found {found}");
