@@ -4,6 +4,9 @@
 
 use artifact::fingerprint::Fingerprint;
 
+/// No image has more voxels along an axis.
+pub const LONGEST_EDGE: usize = 1 << 20;
+
 /// Spacing and cropped shape of one case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
@@ -14,11 +17,12 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Shape at another spacing: `round(shape × old / new)`, half to even, at least 1, as nnU-Net resamples.
+    /// Shape at another spacing: `round(shape × old / new)`, half to even, as nnU-Net resamples; from 1 to
+    /// [`LONGEST_EDGE`], so that a wild spacing in one header can't overflow a voxel count.
     pub fn resampled(&self, spacing_mm: [f64; 3]) -> [usize; 3] {
         std::array::from_fn(|i| {
             let edge = self.shape[i] as f64 * (self.spacing_mm[i] / spacing_mm[i]);
-            (edge.round_ties_even() as usize).max(1)
+            (edge.round_ties_even() as usize).clamp(1, LONGEST_EDGE)
         })
     }
 }

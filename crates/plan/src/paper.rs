@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::geometry::{self, Grid};
 use crate::{Fixed, normalisation, topology};
 use artifact::fingerprint::Fingerprint;
-use artifact::plan::{Configuration, Geometry, Plan, PlannedDataset};
+use artifact::plan::{Configuration, Geometry, Network, Plan, PlannedDataset};
 use artifact::recipe::{Planning, Recipe};
 use std::collections::BTreeMap;
 
@@ -101,7 +101,7 @@ impl Planner<'_> {
         let spacing_mm = self.spacing(name, spacing);
         let median_shape = geometry::median_shape(&self.grids, spacing_mm);
         let budget = Budget::volumes(self.planning);
-        let patch = self.fixed.patch_shape.get(name).copied();
+        let patch = self.given(&self.fixed.patch_shape, name);
         let patch_shape =
             patch.unwrap_or_else(|| topology::patch(median_shape, self.planning, &budget));
         let one_hot = if previous_stage.is_some() { self.classes - 1 } else { 0 };
@@ -118,7 +118,13 @@ impl Planner<'_> {
     }
 
     fn spacing(&self, name: &str, planned: [f64; 3]) -> [f64; 3] {
-        self.fixed.spacing_mm.get(name).copied().unwrap_or(planned)
+        self.given(&self.fixed.spacing_mm, name).unwrap_or(planned)
+    }
+
+    /// What the user gave; the cascade's second stage is the full-resolution net unless it is given its own.
+    fn given<T: Copy>(&self, all: &BTreeMap<String, T>, name: &str) -> Option<T> {
+        let own = all.get(name);
+        own.or_else(|| all.get(FULL).filter(|_| name == CASCADE)).copied()
     }
 
     fn batch(&self, budget: &Budget, patch: [usize; 3], median: [usize; 3]) -> usize {
@@ -126,12 +132,7 @@ impl Planner<'_> {
         budget.batch(self.planning, patch, dataset_voxels)
     }
 
-    fn network(
-        &self,
-        patch: [usize; 3],
-        inputs: usize,
-        budget: &Budget,
-    ) -> artifact::plan::Network {
+    fn network(&self, patch: [usize; 3], inputs: usize, budget: &Budget) -> Network {
         topology::network(patch, inputs, self.classes, self.planning, budget)
     }
 

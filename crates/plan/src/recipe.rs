@@ -39,37 +39,50 @@ impl Resolved {
     /// # Errors
     /// If it isn't TOML, a key is unknown, missing, or of the wrong type.
     pub fn from_text(text: &str, file: &Path) -> Result<Self> {
-        let name = file.display();
+        let name = file.display().to_string();
         let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
-            Error::input(format!("{name}: {}", one_line(&e.to_string())))
+            let start = e.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..start].iter().filter(|&&b| b == b'\n').count();
+            Error::input(format!("{name}: line {line}: {}", one_line(e.message())))
         })?;
-        let Some(base) = document.remove("base") else {
-            let complete = Self { document };
-            complete.parse().map_err(|e| {
-                Error::input(format!("{name}: {e}"))
-                    .hint("to change only some keys, begin the file with base = \"paper\"")
-            })?;
-            return Ok(complete);
+        let base = document.remove("base");
+        // A complete file has the keys of the built-in recipes, too.
+        let template = match &base {
+            Some(base) => {
+                let base = base.as_str().unwrap_or_default();
+                Self::built_in(base).map_err(|_| {
+                    Error::input(format!("{name}: base = \"{base}\", expected \"paper\""))
+                })?
+            }
+            None => Self::built_in(BUILT_IN[0].0)?,
         };
-        let base = base.as_str().unwrap_or_default();
-        let mut resolved = Self::built_in(base)
-            .map_err(|_| Error::input(format!("{name}: base = \"{base}\", expected \"paper\"")))?;
-        for path in settings::keys(&document) {
-            let known = settings::keys(&resolved.document);
-            let new = settings::value_mut(&mut document, &path).map(|v| v.clone());
-            let old = settings::value_mut(&mut resolved.document, &path);
+        let merged = template.changed(&mut document, &name)?;
+        let resolved = if base.is_some() { merged } else { Self { document } };
+        if let Some(missing) = template.keys().iter().find(|k| !resolved.keys().contains(k)) {
+            return Err(Error::input(format!("{name}: {missing} is missing"))
+                .hint("to change only some keys, begin the file with base = \"paper\""));
+        }
+        resolved.parse().map_err(|e| Error::input(format!("{name}: {e}")))?;
+        Ok(resolved)
+    }
+
+    /// This recipe with the values of a file's document in place of its own.
+    fn changed(&self, document: &mut DocumentMut, file: &str) -> Result<Self> {
+        let mut changed = self.clone();
+        for path in settings::keys(document) {
+            let new = settings::value_mut(document, &path).map(|v| v.clone());
+            let old = settings::value_mut(&mut changed.document, &path);
             let (Some(new), Some(old)) = (new, old) else {
-                let message = settings::unknown(&name.to_string(), &path, known.iter()).message;
+                let message = settings::unknown(file, &path, self.keys().iter()).message;
                 return Err(Error::input(message));
             };
-            let new = new.decorated("", "");
-            let setting = Setting { key: path, value: new.to_string() };
+            let setting = Setting { key: path, value: new.decorated("", "").to_string() };
             let value = setting.value_like(old).map_err(|e| {
-                Error::input(format!("{name}: {}", e.message.trim_start_matches("--set ")))
+                Error::input(format!("{file}: {}", e.message.trim_start_matches("--set ")))
             })?;
             settings::replace(old, value, "recipe file");
         }
-        Ok(resolved)
+        Ok(changed)
     }
 
     /// Changes one key.

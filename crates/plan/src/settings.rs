@@ -93,8 +93,8 @@ pub fn keys(document: &DocumentMut) -> Vec<String> {
             let path = if prefix.is_empty() { key.into() } else { format!("{prefix}.{key}") };
             match item {
                 Item::Table(inner) => walk(inner, &path, found),
-                Item::Value(_) => found.push(path),
-                _ => {}
+                Item::Value(_) | Item::ArrayOfTables(_) => found.push(path),
+                Item::None => {}
             }
         }
     }

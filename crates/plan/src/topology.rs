@@ -34,16 +34,12 @@ pub fn padded(edges: [usize; 3], poolings: [usize; 3]) -> [usize; 3] {
 /// The patch for a median shape: the whole of it, or what the budget allows.
 pub fn patch(median: [usize; 3], planning: &Planning, budget: &Budget) -> [usize; 3] {
     let count = |edges| poolings(edges, planning, budget.max_poolings);
+    let divisible = |edges: [usize; 3]| -> [usize; 3] {
+        let counts = count(edges);
+        std::array::from_fn(|i| (edges[i] >> counts[i] << counts[i]).max(1 << counts[i]))
+    };
     let whole = padded(median, count(median));
-    let mut patch = std::array::from_fn(|i| {
-        let longest = budget.max_edge.max(1);
-        if whole[i] <= longest { whole[i] } else { longest }
-    });
-    // A limit that no multiple of the divisor meets is rounded down.
-    patch = std::array::from_fn(|i| {
-        let divisor = 1 << count(patch)[i];
-        if patch[i] < whole[i] { (patch[i] / divisor * divisor).max(divisor) } else { patch[i] }
-    });
+    let mut patch = divisible(whole.map(|edge| edge.min(budget.max_edge.max(1))));
     while patch.iter().product::<usize>() > budget.patch_voxels {
         let divisor = count(patch).map(|n| 1 << n);
         let share = |axis: usize| patch[axis] as f64 / whole[axis] as f64;
@@ -51,7 +47,8 @@ pub fn patch(median: [usize; 3], planning: &Planning, budget: &Budget) -> [usize
         let Some(axis) = can_shrink.max_by(|&a, &b| share(a).total_cmp(&share(b))) else { break };
         patch[axis] -= divisor[axis];
     }
-    patch
+    // Edges shorter than 8 lose single voxels and may end odd, where every axis is pooled after all.
+    divisible(patch)
 }
 
 /// The plain U-Net of the paper for a patch.

@@ -1,0 +1,50 @@
+//! Fingerprints made of numbers.
+#![allow(dead_code, reason = "not every test file uses all of these")]
+
+use artifact::Label;
+use artifact::fingerprint::{Fingerprint, MeasuredCase, MeasuredChannel, MeasuredDataset};
+use artifact::plan::Intensity;
+use artifact::recipe::Recipe;
+use plan::recipe::Resolved;
+
+/// `count` equal cases, one channel `MRI`, `classes` classes with the background.
+pub fn fingerprint(
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    count: usize,
+    classes: usize,
+) -> Fingerprint {
+    let case = |i: usize| MeasuredCase {
+        id: format!("case_{i:03}"),
+        shape,
+        spacing_mm,
+        cropped_shape: shape,
+        relative_size: 1.0,
+        class_voxels: vec![10; classes],
+    };
+    let label = |i: i32| Label { name: format!("class {i}"), value: i };
+    Fingerprint {
+        dataset: MeasuredDataset { name: "Numbers".into(), file_ending: ".nii.gz".into() },
+        channels: vec![channel("MRI")],
+        labels: (0..classes).map(|i| label(i32::try_from(i).expect("few classes"))).collect(),
+        cases: (0..count).map(case).collect(),
+    }
+}
+
+pub fn channel(name: &str) -> MeasuredChannel {
+    let intensity = Intensity {
+        mean: 1.5,
+        sd: 2.0,
+        min: -3.0,
+        median: 1.0,
+        max: 9.0,
+        percentile_00_5: -2.0,
+        percentile_99_5: 8.0,
+    };
+    MeasuredChannel { name: name.into(), voxels: 100, intensity }
+}
+
+pub fn paper() -> Recipe {
+    let recipe = Resolved::built_in("paper").and_then(|r| r.recipe());
+    recipe.expect("the built-in recipe is valid")
+}
