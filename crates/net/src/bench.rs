@@ -33,13 +33,8 @@ pub struct Timing {
 
 /// Adam as the 2018 paper's code has it.
 pub fn paper_adam() -> Optimiser {
-    let options = AdamOptions {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 3e-5,
-        amsgrad: true,
-    };
+    let options =
+        AdamOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 3e-5, amsgrad: true };
     Optimiser::adam(options, None)
 }
 
@@ -76,10 +71,7 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
 }
 
 /// Median seconds of `repetitions` calls after one that is not timed.
-fn median(
-    repetitions: usize,
-    mut call: impl FnMut() -> Result<(), Error>,
-) -> Result<f64, Error> {
+fn median(repetitions: usize, mut call: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
     call()?;
     let mut seconds = Vec::new();
     for _ in 0..repetitions.max(1) {

@@ -109,8 +109,10 @@ pub fn table(spec: &Network, batch: usize, patch: [usize; 3]) -> Result<String, 
             "{name:<20} {inputs:>5} {outputs:>5}  {kernel:<6} {stride:<6} {size:<13} {parameters:>10} {flops:>9}"
         );
     };
-    line(["layer", "in", "out", "kernel", "stride", "output", "parameters", "GFLOP"]
-        .map(String::from));
+    line(
+        ["layer", "in", "out", "kernel", "stride", "output", "parameters", "GFLOP"]
+            .map(String::from),
+    );
     for l in &layers {
         line([
             l.name.clone(),

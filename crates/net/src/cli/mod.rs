@@ -2,8 +2,8 @@
 
 mod tasks;
 
-use artifact::plan::{Network, Plan};
 use artifact::Record;
+use artifact::plan::{Network, Plan};
 use clap::{Parser, Subcommand};
 use stage::{Common, Error, Result, Seed};
 use std::path::PathBuf;

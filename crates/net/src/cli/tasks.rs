@@ -1,5 +1,8 @@
 //! What the subcommands do.
-#![expect(clippy::print_stdout, reason = "tables and timings are what describe and bench are asked for")]
+#![expect(
+    clippy::print_stdout,
+    reason = "tables and timings are what describe and bench are asked for"
+)]
 
 use super::{Bench, Chosen, Describe, Forward, Init};
 use artifact::{Commit, npy};
@@ -41,11 +44,11 @@ pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let device = open_device(&args.device, run)?;
     let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
     let named = weights::read_npz(&args.weights)?;
-    let at = |path: &std::path::Path, e: net::Error| Error::input(format!("{}: {e}", path.display()));
+    let at =
+        |path: &std::path::Path, e: net::Error| Error::input(format!("{}: {e}", path.display()));
     net.set_parameters(&named).map_err(|e| at(&args.weights, e))?;
     let image: Array4<f32> = npy::read(&args.image)?;
-    let logits =
-        net.forward(image.view().insert_axis(Axis(0))).map_err(|e| at(&args.image, e))?;
+    let logits = net.forward(image.view().insert_axis(Axis(0))).map_err(|e| at(&args.image, e))?;
     Commit::file(&args.out, &npy::encode(&logits.index_axis(Axis(0), 0)))?;
     run.info(format!("wrote {}", args.out.display()));
     Ok(())

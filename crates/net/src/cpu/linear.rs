@@ -124,28 +124,6 @@ where
     // weights are as long as the loops here read.
     unsafe {
         let mut acc = [[[V::zero(); NB]; C]; R];
-        let out = |r: usize, c: usize, b: usize| {
-            plan.targets[t.block + b]
-                .add(t.out_offset + r * plan.out_step[2] + c * plan.out_step[3])
-        };
-        if job.accumulate {
-            for r in 0..R {
-                for c in 0..C {
-                    for b in 0..NB {
-                        acc[r][c][b] = V::load(out(r, c, b));
-                    }
-                }
-            }
-        } else if let Some(bias) = job.bias {
-            for b in 0..NB {
-                let value = V::load(&bias[t.block + b]);
-                for r in 0..R {
-                    for c in 0..C {
-                        acc[r][c][b] = value;
-                    }
-                }
-            }
-        }
         let mut block_weights = job.weights.as_ptr().add(t.weights);
         for source in &plan.sources {
             let base = source.base.add(t.in_offset);
@@ -171,10 +149,23 @@ where
             }
             block_weights = block_weights.add(job.packed_taps * LANES * NB);
         }
+        // First only this: a larger loop here would keep the compiler from holding the sums in registers above.
+        let mut sums = [[[Lane::ZERO; NB]; C]; R];
         for r in 0..R {
             for c in 0..C {
                 for b in 0..NB {
-                    acc[r][c][b].store(out(r, c, b));
+                    acc[r][c][b].store(&mut sums[r][c][b]);
+                }
+            }
+        }
+        for b in 0..NB {
+            let bias = job.bias.map_or(V::zero(), |bias| V::load(&bias[t.block + b]));
+            for r in 0..R {
+                for c in 0..C {
+                    let step = r * plan.out_step[2] + c * plan.out_step[3];
+                    let out = plan.targets[t.block + b].add(t.out_offset + step);
+                    let start = if job.accumulate { V::load(out) } else { bias };
+                    start.add(V::load(&sums[r][c][b])).store(out);
                 }
             }
         }

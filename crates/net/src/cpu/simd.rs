@@ -25,6 +25,9 @@ pub(crate) trait Vector: Copy {
     /// # Safety
     /// See [`Vector::zero`].
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// # Safety
+    /// See [`Vector::zero`].
+    unsafe fn add(self, other: Self) -> Self;
 }
 
 /// Plain Rust, which the compiler turns into four SSE registers.
@@ -57,6 +60,14 @@ impl Vector for Portable {
         for i in 0..LANES {
             // Not f32::mul_add: without the instruction that is a slow library call.
             out[i] += a.0[i] * b.0[i];
+        }
+        Self(out)
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        let mut out = self.0;
+        for i in 0..LANES {
+            out[i] += other.0[i];
         }
         Self(out)
     }
@@ -99,6 +110,11 @@ mod x86 {
             // SAFETY: the caller promises AVX-512F.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
         }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller promises AVX-512F.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -135,6 +151,11 @@ mod x86 {
         unsafe fn mul_add(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller promises AVX2 with FMA.
             unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: the caller promises AVX2.
+            unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
         }
     }
 }

@@ -160,31 +160,34 @@ impl Body for Apply<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let (scale, Moments { mean, beta, .. }) = (self.moments.scale(), *self.moments);
-        let one = |y: &Lane| {
-            let mut a = Lane::ZERO;
-            for c in 0..LANES {
-                let z = (y.0[c] - mean.0[c]) * scale.0[c] + beta.0[c];
-                a.0[c] = if z > 0.0 { z } else { z * self.slope };
-            }
-            a
-        };
+        let (scale, m) = (self.moments.scale(), *self.moments);
         for y in 0..self.to_rows.height {
             let to = &mut self.to[self.to_rows.row(y)];
             match self.from {
                 Some((from, rows)) => {
                     for (a, y) in to.iter_mut().zip(&from[rows.row(y)]) {
-                        *a = one(y);
+                        *a = activate(y, &m, &scale, self.slope);
                     }
                 }
                 None => {
                     for a in to {
-                        *a = one(a);
+                        *a = activate(a, &m, &scale, self.slope);
                     }
                 }
             }
         }
     }
+}
+
+/// A function, as a closure would not be compiled for the level of its caller.
+#[inline(always)]
+fn activate(y: &Lane, moments: &Moments, scale: &Lane, slope: f32) -> Lane {
+    let mut a = Lane::ZERO;
+    for c in 0..LANES {
+        let z = (y.0[c] - moments.mean.0[c]) * scale.0[c] + moments.beta.0[c];
+        a.0[c] = if z > 0.0 { z } else { z * slope };
+    }
+    a
 }
 
 /// a = leaky(norm(y)); without `y`, `a` holds y and is overwritten.
