@@ -1,0 +1,244 @@
+//! The real binary: happy paths, exit codes, exact messages.
+
+use artifact::nifti::{Geometry, encode_image, encode_labels, read};
+use artifact::postprocessing::Postprocessing;
+use artifact::prediction::Prediction;
+use artifact::summary::Summary;
+use artifact::{Commit, Record, inspect};
+use ndarray::{Array3, Array4, s};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nnu-postprocess"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The exit code and the lines of the error, without the log.
+fn fails(arguments: &[&str], folder: &Path) -> (i32, String) {
+    let output = run(arguments, folder);
+    let text = stderr(&output);
+    let at = text.find("nnu-postprocess: error: ").unwrap_or_else(|| panic!("no error: {text}"));
+    (output.status.code().unwrap(), text[at..].to_string())
+}
+
+fn save(path: PathBuf, map: &Array3<i16>) {
+    let (z, y, x) = map.dim();
+    let geometry = Geometry::plain([z, y, x], [3.0, 1.0, 1.0]);
+    Commit::file(&path, &encode_labels(map.view(), &geometry, true).unwrap()).unwrap();
+}
+
+/// A cube of class 1 and one of class 2; `stray` adds a voxel of class 1 far away.
+fn map(stray: bool) -> Array3<i16> {
+    let mut map = Array3::zeros((4, 12, 10));
+    map.slice_mut(s![1..3, 2..6, 2..5]).fill(1);
+    map.slice_mut(s![1..3, 6..9, 2..5]).fill(2);
+    if stray {
+        map[[0, 11, 9]] = 1;
+    }
+    map
+}
+
+/// `labels/`, `predictions/` and `images/` of two cases; prediction `b` has a stray voxel.
+fn data() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for (case, stray) in [("a", false), ("b", true)] {
+        save(at(&format!("labels/{case}.nii.gz")), &map(false));
+        save(at(&format!("predictions/{case}.nii.gz")), &map(stray));
+        let image = Array4::from_shape_fn((1, 4, 12, 10), |(_, z, y, x)| (z + y + x) as f32);
+        let geometry = Geometry::plain([4, 12, 10], [3.0, 1.0, 1.0]);
+        let bytes = encode_image(image.view(), &geometry, true).unwrap();
+        Commit::file(&at(&format!("images/{case}_0000.nii.gz")), &bytes).unwrap();
+    }
+    save(at("labels/unpredicted.nii.gz"), &map(false));
+    let plan = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../artifact/tests/golden/records/plan.1/plan.toml"),
+    );
+    let sphere = "[[labels]]\nname = \"sphere\"\nvalue = 1\n";
+    let plan = plan
+        .unwrap()
+        .replace(sphere, &format!("{sphere}\n[[labels]]\nname = \"cube\"\nvalue = 2\n"));
+    Commit::file(&at("plan.toml"), plan.as_bytes()).unwrap();
+    folder
+}
+
+const EVALUATE: [&str; 7] =
+    ["evaluate", "--predictions", "predictions", "--labels", "labels", "--out", "out/summary.toml"];
+
+fn with(more: &[&'static str]) -> Vec<&'static str> {
+    EVALUATE.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn evaluate_prints_the_table_and_writes_summary_csv_and_pictures() {
+    let data = data();
+    let flags = with(&["--plan", "plan.toml", "--images", "images", "--overlays", "pictures"]);
+    let output = run(&flags, data.path());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let table = String::from_utf8(output.stdout).unwrap();
+    // Case b: 24 voxels right, one too many: 48 / 49.
+    let expected = "\
+class                cases    Dice     min  median     max     IoU
+sphere                 2/2  0.9898  0.9796  0.9898  1.0000  0.9800
+cube                   2/2  1.0000  1.0000  1.0000  1.0000  1.0000
+foreground mean             0.9949                          0.9900
+";
+    assert_eq!(table, expected);
+    let log = "nnu-postprocess: 1 of the labels in labels have no prediction and are left out\n";
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with(log));
+    let record = data.path().join("out/summary.toml");
+    assert!(inspect::verify(&record).is_empty());
+    let summary = Record::<Summary>::load(&record).unwrap().body;
+    assert_eq!(summary.cases[1].classes[0].predicted_ml, 25.0 * 0.003);
+    let csv = std::fs::read_to_string(data.path().join("out/summary.csv")).unwrap();
+    assert_eq!(csv.lines().nth(2), Some("a,cube,1,1,18,0,0,462,0.054,0.054"));
+    for case in ["a", "b"] {
+        let picture = std::fs::read(data.path().join(format!("pictures/{case}.png"))).unwrap();
+        assert!(picture.starts_with(b"\x89PNG"));
+    }
+    // Again: nothing is done, the table still printed, with any number of threads.
+    let before = std::fs::read(&record).unwrap();
+    let again = run(&[&flags[..], &["--threads", "1"]].concat(), data.path());
+    assert!(stderr(&again).contains("out/summary.toml is up to date"));
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), expected);
+    let forced = run(&[&flags[..], &["--threads", "3", "--force"]].concat(), data.path());
+    assert!(forced.status.success() && !stderr(&forced).contains("up to date"));
+    assert_eq!(std::fs::read(&record).unwrap(), before);
+}
+
+#[test]
+fn labels_are_named_by_value_where_nothing_names_them() {
+    let data = data();
+    assert!(run(&with(&["--quiet"]), data.path()).status.success());
+    let record = Record::<Summary>::load(&data.path().join("out/summary.toml")).unwrap();
+    let names: Vec<&str> = record.body.labels.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(names, ["background", "1", "2"]);
+}
+
+#[test]
+fn bad_input_ends_with_one_line_and_its_exit_code() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    let error = |line: &str| (3, format!("nnu-postprocess: error: {line}\n"));
+    save(at("predictions/c.nii.gz"), &map(false));
+    assert_eq!(
+        fails(&EVALUATE, data.path()),
+        error(
+            "labels: no label for the prediction of case c\n  hint: expected c.nii.gz or c.nii in this folder"
+        )
+    );
+    save(at("labels/c.nii.gz"), &map(false).slice(s![..3, .., ..]).to_owned());
+    assert_eq!(
+        fails(&EVALUATE, data.path()),
+        error(
+            "predictions/c.nii.gz: shape [4, 12, 10], expected [3, 12, 10] (z, y, x) as in labels/c.nii.gz"
+        )
+    );
+    save(at("labels/c.nii.gz"), &map(false).mapv(|v| 3 * v));
+    let planned = with(&["--plan", "plan.toml"]);
+    assert_eq!(
+        fails(&planned, data.path()),
+        error("labels/c.nii.gz: contains the value 3, expected one of [0, 1, 2]")
+    );
+    let cut = std::fs::read(at("labels/a.nii.gz")).unwrap();
+    Commit::file(&at("labels/c.nii.gz"), &cut[..cut.len() / 2]).unwrap();
+    let (code, text) = fails(&EVALUATE, data.path());
+    assert_eq!(code, 3);
+    assert!(text.starts_with("nnu-postprocess: error: labels/c.nii.gz: "), "{text}");
+    // Two broken cases: both named, then counted.
+    Commit::file(&at("labels/a.nii.gz"), &cut[..cut.len() / 2]).unwrap();
+    let (code, text) = fails(&EVALUATE, data.path());
+    assert_eq!((code, text.matches("nnu-postprocess: error: ").count()), (3, 3));
+    assert!(text.ends_with("nnu-postprocess: error: 2 of 3 cases failed\n"), "{text}");
+    assert!(!at("out/summary.toml").exists());
+    assert_eq!(fails(&with(&["--plan", "none.toml"]), data.path()).0, 3);
+    let usage = run(&with(&["--overlays", "pictures"]), data.path());
+    assert_eq!(usage.status.code(), Some(2));
+    assert_eq!(run(&with(&["--frobnicate"]), data.path()).status.code(), Some(2));
+}
+
+#[test]
+fn fit_then_apply_removes_the_stray_voxel_and_keeps_the_geometry() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    let fit = [
+        "fit",
+        "--labels",
+        "labels",
+        "--predictions",
+        "predictions",
+        "--plan",
+        "plan.toml",
+        "--out",
+        "p.toml",
+    ];
+    let output = run(&fit, data.path());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let line = "nnu-postprocess: sphere: largest component only (up to 1 components in a training label, Dice 0.9898 becomes 1.0000)\n";
+    assert!(stderr(&output).contains(line), "{}", stderr(&output));
+    let rules = Record::<Postprocessing>::load(&at("p.toml")).unwrap().body;
+    assert!(rules.classes.iter().all(|c| c.keep_largest_component));
+    let apply =
+        ["apply", "--predictions", "predictions", "--postprocessing", "p.toml", "--out", "clean"];
+    let output = run(&apply, data.path());
+    assert!(
+        stderr(&output).contains("sphere: 1 voxels removed from 1 of 2 cases"),
+        "{}",
+        stderr(&output)
+    );
+    for case in ["a", "b"] {
+        let record = at(&format!("clean/{case}/prediction.toml"));
+        assert_eq!(inspect::verify(&record).len(), 0);
+        assert_eq!(
+            Record::<Prediction>::load(&record).unwrap().body.prediction.class_voxels,
+            [438, 24, 18]
+        );
+        let source = read(&at(&format!("predictions/{case}.nii.gz"))).unwrap();
+        let clean = read(&at(&format!("clean/{case}/segmentation.nii.gz"))).unwrap();
+        assert_eq!(clean.geometry, source.geometry);
+    }
+    let again = run(&apply, data.path());
+    assert_eq!(stderr(&again).matches("is up to date").count(), 2);
+    // Records name the labels, so that no plan is needed.
+    let evaluate = ["evaluate", "--predictions", "clean", "--labels", "labels", "--out", "s.toml"];
+    let table = String::from_utf8(run(&evaluate, data.path()).stdout).unwrap();
+    assert!(table.contains("sphere                 2/2  1.0000"), "{table}");
+    let same = ["apply", "--predictions", "clean", "--postprocessing", "p.toml", "--out", "clean"];
+    assert_eq!(
+        fails(&same, data.path()),
+        (
+            2,
+            "nnu-postprocess: error: --out is the folder of --predictions, expected another one\n"
+                .into()
+        )
+    );
+}
+
+#[test]
+fn fit_refuses_a_case_predicted_twice() {
+    let data = data();
+    let fit = [
+        "fit",
+        "--labels",
+        "labels",
+        "--predictions",
+        "predictions",
+        "--predictions",
+        "predictions",
+        "--plan",
+        "plan.toml",
+        "--out",
+        "p.toml",
+    ];
+    let expected = "nnu-postprocess: error: predictions: case a is in an earlier --predictions folder too\n  hint: each case is predicted once, by the fold that did not train on it\n";
+    assert_eq!(fails(&fit, data.path()), (3, expected.into()));
+}
