@@ -42,7 +42,8 @@ fn assert_close<'a>(
     tolerance: impl Fn(f64) -> f64,
 ) {
     let miss = |&(&f, &e): &(&f32, &f64)| (f64::from(f) - e).abs() - tolerance(e);
-    let misses: Vec<_> = found.enumerate().filter(|(_, pair)| !(miss(pair) <= 0.0)).collect();
+    let misses: Vec<_> =
+        found.enumerate().filter(|(_, pair)| miss(pair).is_nan() || miss(pair) > 0.0).collect();
     let worst = misses.iter().max_by(|a, b| miss(&a.1).total_cmp(&miss(&b.1)));
     if let Some((index, (found, expected))) = worst {
         panic!("{name}: {} misses, worst at {index}: {found}, expected {expected}", misses.len());
