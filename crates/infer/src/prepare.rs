@@ -45,7 +45,7 @@ pub struct Prepared {
 
 #[derive(Debug)]
 enum Image {
-    Mapped(OpenCase),
+    Mapped(Box<OpenCase>),
     Made(Array4<f32>),
 }
 
@@ -71,8 +71,8 @@ impl Job {
     /// If a file is missing or broken, or doesn't fit the plan.
     pub fn prepare(&self, unit: &Unit) -> Result<Option<Prepared>> {
         match &unit.source {
-            Source::Images(files) => self.from_images(unit, files),
-            Source::Case(record) => self.from_case(unit, record),
+            Source::Images(files) => self.read_images(unit, files),
+            Source::Case(record) => self.open_case(unit, record),
         }
     }
 
@@ -81,7 +81,7 @@ impl Job {
         !self.force && up_to_date::<Prediction>(&self.record(unit), &key)
     }
 
-    fn from_images(&self, unit: &Unit, files: &[PathBuf]) -> Result<Option<Prepared>> {
+    fn read_images(&self, unit: &Unit, files: &[PathBuf]) -> Result<Option<Prepared>> {
         let begun = Instant::now();
         let mut provenance = self.provenance.clone();
         let mut stored = Vec::new();
@@ -125,7 +125,7 @@ impl Job {
         })
     }
 
-    fn from_case(&self, unit: &Unit, path: &Path) -> Result<Option<Prepared>> {
+    fn open_case(&self, unit: &Unit, path: &Path) -> Result<Option<Prepared>> {
         let begun = Instant::now();
         let case = OpenCase::open(path)?;
         self.check(path, &case)?;
@@ -142,7 +142,7 @@ impl Job {
             record: self.record(unit),
             provenance,
             case: case.record.body.clone(),
-            image: Image::Mapped(case),
+            image: Image::Mapped(Box::new(case)),
             read: begun.elapsed(),
             preprocess: Duration::ZERO,
         }))

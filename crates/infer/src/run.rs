@@ -106,7 +106,7 @@ fn find(input: &Input, ensemble: &Ensemble) -> Result<Vec<Unit>> {
     Ok(match input {
         Input::Files { files, id } => vec![units::from_files(files, id.as_deref())],
         Input::Images { folder, only } => {
-            let all = units::from_folder(folder, &ensemble.plan)?;
+            let all = units::from_folder(folder, ensemble.plan.channels.len())?;
             if only.is_empty() { all } else { units::select(all, folder, only)? }
         }
         Input::Cases { folder, only, validation } => {

@@ -1,6 +1,5 @@
 //! Which cases a call predicts, and where their images lie.
 
-use artifact::plan::Plan;
 use artifact::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,11 +33,11 @@ pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Unit {
 }
 
 /// All images of a folder, by id. `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, … are the channels of one case; a file
-/// without such a number is a case by itself. Hidden files and macOS's `._` companions are no images.
+/// without such a number is a case by itself. `channels` is how many the plan has. Hidden files and macOS's `._` companions are no images.
 ///
 /// # Errors
 /// If the folder can't be read or holds no images.
-pub fn from_folder(folder: &Path, plan: &Plan) -> Result<Vec<Unit>> {
+pub fn from_folder(folder: &Path, channels: usize) -> Result<Vec<Unit>> {
     let names = list(folder)?;
     let images: BTreeSet<(&str, &str)> = names.iter().filter_map(|n| split_ending(n)).collect();
     let mut units = BTreeMap::new();
@@ -56,8 +55,8 @@ pub fn from_folder(folder: &Path, plan: &Plan) -> Result<Vec<Unit>> {
                 // A missing channel is listed too: reading the case says so. Surplus ones are counted there as well.
                 let exists =
                     |c: usize| images.contains(&(format!("{case}_{c:04}").as_str(), ending));
-                let alone = !(1..plan.channels.len()).any(exists);
-                let count = if alone { 1 } else { plan.channels.len() };
+                let alone = !(1..channels).any(exists);
+                let count = if alone { 1 } else { channels };
                 let surplus = (count..).take_while(|c| exists(*c));
                 files.extend((0..count).chain(surplus).map(|c| file(&format!("{case}_{c:04}"))));
             }
@@ -86,7 +85,7 @@ pub fn from_folder(folder: &Path, plan: &Plan) -> Result<Vec<Unit>> {
 pub fn from_cases(folder: &Path) -> Result<Vec<Unit>> {
     let unit = |id: String| {
         let record = folder.join(&id).join("case.toml");
-        record.is_file().then(|| Unit { id, source: Source::Case(record) })
+        record.is_file().then_some(Unit { id, source: Source::Case(record) })
     };
     let units: Vec<Unit> = list(folder)?.into_iter().filter_map(unit).collect();
     if units.is_empty() {
@@ -129,4 +128,68 @@ fn channel_of(stem: &str) -> Option<(&str, usize)> {
     let (case, digits) = stem.rsplit_once('_')?;
     let number = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
     Some((case, digits.parse().ok().filter(|_| number && !case.is_empty())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids and file names of a folder with these (empty) files, for a plan of `channels` channels.
+    fn found(names: &[&str], channels: usize) -> Vec<(String, Vec<String>)> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            artifact::Commit::file(&folder.path().join(name), b"").unwrap();
+        }
+        let file = |p: PathBuf| p.file_name().unwrap().to_string_lossy().into_owned();
+        let units = from_folder(folder.path(), channels).unwrap();
+        units
+            .into_iter()
+            .map(|unit| match unit.source {
+                Source::Images(files) => (unit.id, files.into_iter().map(file).collect()),
+                Source::Case(record) => panic!("{record:?}"),
+            })
+            .collect()
+    }
+
+    fn case(id: &str, files: &[&str]) -> (String, Vec<String>) {
+        (id.into(), files.iter().map(|f| (*f).into()).collect())
+    }
+
+    #[test]
+    fn a_folders_files_are_grouped_by_channel_number() {
+        let names = ["b_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz"];
+        let expected = [
+            case("a", &["a_0000.nii.gz", "a_0001.nii.gz"]),
+            case("b", &["b_0000.nii.gz", "b_0001.nii.gz"]),
+        ];
+        assert_eq!(found(&names, 2), expected);
+        // Surplus and missing channels are listed, so that reading the case can say what is wrong.
+        assert_eq!(found(&names[2..], 1), [case("a", &["a_0000.nii.gz", "a_0001.nii.gz"])]);
+        assert_eq!(
+            found(&["a_0000.nii", "a_0002.nii"], 3),
+            [case("a", &["a_0000.nii", "a_0001.nii", "a_0002.nii"])]
+        );
+        assert_eq!(found(&["a_0000.nii"], 2), [case("a", &["a_0000.nii"])]);
+    }
+
+    #[test]
+    fn files_without_channel_number_are_cases_by_themselves() {
+        let names =
+            ["la_003.nii.gz", "p_0007.nii.gz", "x.hdr", "x.img", "._la_003.nii.gz", "a.txt"];
+        let expected = [
+            case("la_003", &["la_003.nii.gz"]),
+            case("p_0007", &["p_0007.nii.gz"]),
+            case("x", &["x.hdr"]),
+        ];
+        assert_eq!(found(&names, 1), expected);
+    }
+
+    #[test]
+    fn a_single_image_is_named_after_its_first_file() {
+        let id = |file: &str| from_files(&[PathBuf::from(file)], None).id;
+        assert_eq!(id("x/liver_12_0000.nii.gz"), "liver_12");
+        assert_eq!(id("x/liver_12.nii"), "liver_12");
+        assert_eq!(id("x/p_0007.nii"), "p_0007");
+        assert_eq!(from_files(&["a.nii".into()], Some("b")).id, "b");
+    }
 }
