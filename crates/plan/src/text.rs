@@ -93,7 +93,7 @@ pub(crate) fn read(decisions: &DocumentMut, recipe: &Recipe) -> Result<Plan, Str
 pub(crate) fn body(decisions: &DocumentMut, recipe: &DocumentMut) -> String {
     let mut root = Table::new();
     for (key, item) in recipe.as_table() {
-        root.insert(key, movable(item));
+        root.insert(key, item.clone());
         // A file's first key carries the comment at its top.
         if let (Some(old), Some(mut new)) = (recipe.as_table().key(key), root.key_mut(key)) {
             *new.leaf_decor_mut() = old.leaf_decor().clone();
@@ -105,15 +105,6 @@ pub(crate) fn body(decisions: &DocumentMut, recipe: &DocumentMut) -> String {
     let mut document = DocumentMut::new();
     document.insert("recipe", Item::Table(root));
     format!("{}{document}", decisions.to_string().trim_start_matches('\n'))
-}
-
-/// A table forgets its place in the file it was read from, so that it is written where it now stands.
-fn movable(item: &Item) -> Item {
-    let mut item = item.clone();
-    if let Item::Table(table) = &mut item {
-        table.set_position(None);
-    }
-    item
 }
 
 fn about(path: &str) -> Option<&'static str> {

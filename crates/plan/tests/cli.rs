@@ -1,5 +1,6 @@
 //! The real binary: outputs, exit codes, exact error lines.
 #![expect(clippy::disallowed_methods, reason = "tests write broken files on purpose")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

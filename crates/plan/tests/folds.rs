@@ -1,4 +1,5 @@
 //! Folds against scikit-learn's and against those that nnU-Net trained with.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use plan::folds::{FoldOptions, split};
 use regex::Regex;

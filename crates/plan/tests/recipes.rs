@@ -1,4 +1,5 @@
 //! Recipes and their text inside the plan.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
