@@ -155,7 +155,8 @@ fn threads_and_memory_do_not_change_a_byte() {
     bench.run(&["--threads", "1", "--memory", "0.0001"]);
     let alone = bench.files();
     assert_eq!(alone.len(), 12);
-    bench.run(&["--threads", "2", "--force"]);
+    let again = bench.run(&["--threads", "2", "--force"]);
+    assert_ended(&again, 0, &["nnu-preprocess: cases: 3 written to cases, 0 up to date"]);
     assert!(alone == bench.files());
 }
 
