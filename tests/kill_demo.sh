@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../pipelines"
 kills=${1:-20}
-demo() { make BIN=../target/release run DATA="$1/data" WORK="$1" EPOCHS="${EPOCHS:-2}" ITERATIONS="${ITERATIONS:-20}"; }
+demo() { make BIN=../target/release run DATA="$PWD/$1/data" WORK="$PWD/$1" SET=schedule.validation_iterations=5 EPOCHS="${EPOCHS:-2}" ITERATIONS="${ITERATIONS:-20}"; }
 hashes() { (cd "$1" && find . -type f ! -name '.*.partial' ! -name done -print0 | sort -z | xargs -0 sha256sum); }
 
 rm -rf work/kill_a work/kill_b
