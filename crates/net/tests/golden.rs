@@ -1,23 +1,22 @@
 //! Three whole networks against PyTorch in float64: logits, loss, every gradient, and five steps of both optimisers.
 
 use artifact::plan::Network;
-use ndarray::{ArrayD, Dimension, Ix1, Ix2, Ix4, Ix5};
-use ndarray_npy::{NpzReader, ReadableElement};
+use ndarray::{Array, ArrayD, Dimension, Ix1, Ix2, Ix4, Ix5};
 use net::{AdamOptions, Cpu, Device, LossOptions, Optimiser, SgdOptions, SimdLevel, UNet};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 struct Golden {
-    reader: NpzReader<File>,
+    arrays: BTreeMap<String, ArrayD<f32>>,
     network: Network,
     loss: LossOptions,
 }
 
 fn golden(name: &str, network: Network, batch_dice: bool, dice_background: bool) -> Golden {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.npz"));
-    let reader = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let arrays = net::weights::read_npz(&path).unwrap().into_iter().collect();
     let loss = LossOptions { batch_dice, dice_background, ..LossOptions::default() };
-    Golden { reader, network, loss }
+    Golden { arrays, network, loss }
 }
 
 /// The networks of `golden/make_golden.py`.
@@ -62,21 +61,20 @@ fn all() -> Vec<(&'static str, Golden)> {
 }
 
 impl Golden {
-    fn read<T: ReadableElement, D: Dimension>(&mut self, name: &str) -> ndarray::Array<T, D> {
-        self.reader.by_name(name).unwrap()
+    fn read<D: Dimension>(&self, name: &str) -> Array<f32, D> {
+        self.arrays[name].clone().into_dimensionality().unwrap()
     }
 
-    fn network(&mut self, level: SimdLevel) -> UNet {
+    fn target(&self) -> Array<i16, Ix4> {
+        self.read::<Ix4>("target").mapv(|v| v as i16)
+    }
+
+    fn network(&self, level: SimdLevel) -> UNet {
         let device = Device::Cpu(Cpu::with_level(level).unwrap());
         let mut net = UNet::new(&self.network, &device).unwrap();
-        let named: Vec<(String, ArrayD<f32>)> = net
-            .parameters()
-            .into_iter()
-            .map(|(name, _)| {
-                let array = self.reader.by_name(&format!("parameter/{name}")).unwrap();
-                (name, array)
-            })
-            .collect();
+        let named = |name: &str| (name.into(), self.arrays[&format!("parameter/{name}")].clone());
+        let named: Vec<(String, ArrayD<f32>)> =
+            net.parameters().iter().map(|(name, _)| named(name)).collect();
         net.set_parameters(&named).unwrap();
         net
     }
@@ -107,12 +105,12 @@ fn flat(array: &ArrayD<f32>) -> Vec<f32> {
 
 #[test]
 fn networks_match_pytorch() {
-    for (name, mut golden) in all() {
-        let image = golden.read::<f32, Ix5>("image");
-        let target = golden.read::<i16, Ix4>("target");
-        let logits = golden.read::<f32, Ix5>("logits");
-        let expected = golden.read::<f64, Ix1>("loss");
-        let counts = golden.read::<i64, Ix2>("counts");
+    for (name, golden) in all() {
+        let image = golden.read::<Ix5>("image");
+        let target = golden.target();
+        let logits = golden.read::<Ix5>("logits");
+        let expected = golden.read::<Ix1>("loss");
+        let counts = golden.read::<Ix2>("counts");
         for level in SimdLevel::available() {
             let mut net = golden.network(level);
             let found = net.forward(image.view()).unwrap();
@@ -127,18 +125,18 @@ fn networks_match_pytorch() {
                 [loss.total, loss.dice, loss.cross_entropy].iter().zip(&expected)
             {
                 // Means over voxels of f32 values near 1: their errors average out to far below an ulp each.
+                let expected = f64::from(*expected);
                 assert!((found - expected).abs() < 1e-6, "{name}: loss {found} != {expected}");
             }
             for (c, found) in loss.counts.iter().enumerate() {
                 let found = [found.tp, found.fp, found.fn_];
-                let expected = [0, 1, 2].map(|i| u64::try_from(counts[[c, i]]).unwrap());
+                let expected = [0, 1, 2].map(|i| counts[[c, i]] as u64);
                 assert_eq!(found, expected, "{name}: counts of class {c}");
             }
             for (tensor, found) in net.gradients() {
-                let expected: ArrayD<f32> =
-                    golden.reader.by_name(&format!("gradient/{tensor}")).unwrap();
+                let expected = &golden.arrays[&format!("gradient/{tensor}")];
                 assert_eq!(found.shape(), expected.shape(), "{tensor}");
-                assert_near(&format!("{name}: {tensor}"), &flat(&found), &flat(&expected));
+                assert_near(&format!("{name}: {tensor}"), &flat(&found), &flat(expected));
             }
             let without = net.loss(image.view(), target.view(), &golden.loss).unwrap();
             assert_eq!(without, loss, "{name}: the loss alone");
@@ -148,9 +146,9 @@ fn networks_match_pytorch() {
 
 #[test]
 fn five_steps_match_pytorch() {
-    for (name, mut golden) in all() {
-        let image = golden.read::<f32, Ix5>("image");
-        let target = golden.read::<i16, Ix4>("target");
+    for (name, golden) in all() {
+        let image = golden.read::<Ix5>("image");
+        let target = golden.target();
         let adam = AdamOptions {
             beta1: 0.9,
             beta2: 0.999,
@@ -164,7 +162,7 @@ fn five_steps_match_pytorch() {
             ("after_sgd", Optimiser::sgd(sgd, Some(1.0))),
         ];
         for (key, mut optimiser) in optimisers {
-            let expected = golden.read::<f64, Ix1>(key)[0];
+            let expected = f64::from(golden.read::<Ix1>(key)[0]);
             let mut net = golden.network(SimdLevel::detect());
             for _ in 0..5 {
                 net.loss_and_gradients(image.view(), target.view(), &golden.loss).unwrap();

@@ -4,7 +4,8 @@
     python make_golden.py          # writes 2d.npz, 3d_isotropic.npz, 3d_anisotropic.npz beside this file
 
 Each .npz holds: parameter/NAME, gradient/NAME, image, target, logits, loss = [total, dice, cross-entropy],
-counts [class, (tp, fp, fn)], and after_adam, after_sgd: the total loss after five steps of either optimiser.
+counts [class, (tp, fp, fn)]; and after_adam, after_sgd: the total loss after five steps of either optimiser.
+All arrays are float32.
 """
 
 import io
@@ -157,24 +158,24 @@ def make(name, n):
     sgd = lambda p: torch.optim.SGD(p, 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
     arrays = {
         "image": image.float().numpy(),
-        "target": target.numpy().astype(numpy.int16),
-        "logits": outputs[0].detach().numpy().astype(numpy.float32),
+        "target": target.numpy(),
+        "logits": outputs[0].detach().numpy(),
         "loss": numpy.array([v.item() for v in values]),
-        "counts": numpy.array(counts, dtype=numpy.int64),
+        "counts": numpy.array(counts),
         "after_adam": numpy.array([after_steps(n, state, image, target, adam, None)]),
         "after_sgd": numpy.array([after_steps(n, state, image, target, sgd, 1.0)]),
     }
     for key, p in net.named_parameters():
-        arrays[f"parameter/{key}"] = p.detach().numpy().astype(numpy.float32)
+        arrays[f"parameter/{key}"] = p.detach().numpy()
         # The weight-0 head of deep supervision and unused heads get no gradient from PyTorch: 0.
         gradient = torch.zeros_like(p) if p.grad is None else p.grad
-        arrays[f"gradient/{key}"] = gradient.numpy().astype(numpy.float32)
-    # Not numpy.savez: its archive carries no time stamps either, but the order and format are pinned here.
+        arrays[f"gradient/{key}"] = gradient.numpy()
+    # Not numpy.savez, so that order and time stamps are pinned.
     path = pathlib.Path(__file__).with_name(f"{name}.npz")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):
             buffer = io.BytesIO()
-            numpy.save(buffer, numpy.ascontiguousarray(arrays[key]))
+            numpy.save(buffer, numpy.ascontiguousarray(arrays[key], dtype="<f4"))
             archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
 
 
