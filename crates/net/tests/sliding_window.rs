@@ -163,7 +163,8 @@ fn lopsided_forward(x: ArrayView5<'_, f32>, mut out: ArrayViewMut5<'_, f32>) -> 
 /// Image, patch, step, mirror axes, views at once: 2D, exact fit, smaller than the patch on some or all axes, odd
 /// overhang, a batch that doesn't divide the views.
 fn table() -> Vec<([usize; 3], Window)> {
-    let rows: [([usize; 3], [usize; 3], f64, &[usize], usize); 9] = [
+    type Row = ([usize; 3], [usize; 3], f64, &'static [usize], usize);
+    let rows: [Row; 9] = [
         ([6, 7, 8], [6, 7, 8], 0.5, &[], 1),
         ([6, 7, 8], [6, 7, 8], 0.5, &[0, 1, 2], 3),
         ([11, 9, 13], [4, 6, 8], 0.5, &[0, 2], 1),
