@@ -99,7 +99,7 @@ pub struct Draws {
     pub scale: Option<f64>,
     /// Exponent per channel.
     pub gamma: Option<Vec<f64>>,
-    /// Flip per axis.
+    /// Flip per axis; never along an axis of one voxel.
     pub mirror: [bool; 3],
 }
 
@@ -131,7 +131,7 @@ impl Draws {
             .then(|| (0..channels).map(|_| below_or_above_one(rng, recipe.gamma)).collect());
         let mut mirror = [false; 3];
         for &axis in &recipe.mirror_axes {
-            mirror[axis] = fires(rng, recipe.mirror_probability);
+            mirror[axis] = fires(rng, recipe.mirror_probability) && settings.patch[axis] > 1;
         }
         Self { elastic, angles, scale, gamma, mirror }
     }

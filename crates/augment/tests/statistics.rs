@@ -64,7 +64,12 @@ fn transforms_fire_with_the_papers_probabilities() {
         assert_share("gamma", count(&|d| d.gamma.is_some()), DRAWS, 0.3);
         for flips in 0..8 {
             let wanted = [flips & 1 == 1, flips & 2 == 2, flips & 4 == 4];
-            assert_share("flips", count(&|d| d.mirror == wanted), DRAWS, 0.125);
+            let p = match (patch[0], wanted[0]) {
+                (1, true) => 0.0,
+                (1, false) => 0.25,
+                _ => 0.125,
+            };
+            assert_share("flips", count(&|d| d.mirror == wanted), DRAWS, p);
         }
         // Independent of each other.
         let spatial = count(&|d| d.angles.is_some() || d.scale.is_some() || d.elastic.is_some());
@@ -181,4 +186,29 @@ fn cases_boxes_and_classes_are_drawn_uniformly() {
     for count in positions {
         assert_share("box", count, free, 0.2);
     }
+}
+
+#[test]
+fn samples_and_batches_have_independent_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = cases(folder.path(), &[[6, 8, 8]], 1, false);
+    let configuration = configuration([1, 8, 8], 40, 1);
+    let loader = Loader::new(cases, &configuration, &recipe(), Mode::Training, 0).unwrap();
+    let draws: Vec<Vec<Draws>> =
+        (0..1000).map(|batch| (0..40).map(|s| loader.draws(batch, s)).collect()).collect();
+    let rotated = |batch: usize, sample: usize| draws[batch][sample].angles.is_some();
+    let count = |f: &dyn Fn(usize, usize) -> bool| {
+        (0..999).flat_map(|b| (0..39).map(move |s| (b, s))).filter(|&(b, s)| f(b, s)).count()
+    };
+    let n = 999 * 39;
+    assert_share("rotation", count(&rotated), n, 0.2);
+    assert_share(
+        "with the next sample",
+        count(&|b, s| rotated(b, s) && rotated(b, s + 1)),
+        n,
+        0.04,
+    );
+    assert_share("with the next batch", count(&|b, s| rotated(b, s) && rotated(b + 1, s)), n, 0.04);
+    let degrees = draws.iter().flatten().filter_map(|d| d.angles).map(|a| a[0].to_degrees());
+    assert_distribution("angle", degrees.collect(), uniform(-180.0, 180.0));
 }
