@@ -329,7 +329,7 @@ fn thread_count_changes_no_bit() {
         })
     };
     let one = with(1);
-    assert!([2, 5].map(with).iter().all(|other| other == &one));
+    assert!([2, 5].map(with).iter().all(|other| *other == one));
 }
 
 #[test]
