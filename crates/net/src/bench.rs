@@ -18,17 +18,26 @@ pub struct BenchOptions {
     pub repetitions: usize,
 }
 
-/// Medians in seconds, and the work in floating-point operations (a multiply-add counts 2).
+/// Times, and the work in floating-point operations (a multiply-add counts 2).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
     /// Forward, loss, backward, Adam.
-    pub training_seconds: f64,
+    pub training: Seconds,
     /// Forward of the same batch through [`UNet::forward`].
-    pub forward_seconds: f64,
+    pub forward: Seconds,
     /// Work of a training iteration.
     pub training_flops: f64,
     /// Work of a forward pass.
     pub forward_flops: f64,
+}
+
+/// Medians of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seconds {
+    /// By the clock.
+    pub wall: f64,
+    /// Of all threads, where the system tells (Linux).
+    pub cpu: Option<f64>,
 }
 
 /// Adam as the 2018 paper's code has it.
@@ -53,32 +62,47 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
     let mut net = UNet::new(spec, device)?;
     net.initialise(0);
     let mut optimiser = paper_adam();
-    let training_seconds = median(options.repetitions, || {
+    let training = median(options.repetitions, || {
         net.loss_and_gradients(image.view(), target.view(), &LossOptions::default())?;
         net.update(&mut optimiser, 3e-4)
     })?;
     let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));
     net.release_training();
-    let forward_seconds =
+    let forward =
         median(options.repetitions, || net.forward_into(image.view(), logits.view_mut()))?;
     let work = net.work(options.patch);
     Ok(Timing {
-        training_seconds,
-        forward_seconds,
+        training,
+        forward,
         training_flops: options.batch as f64 * work.training,
         forward_flops: options.batch as f64 * work.forward,
     })
 }
 
 /// Median seconds of `repetitions` calls after one that is not timed.
-fn median(repetitions: usize, mut call: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+fn median(
+    repetitions: usize,
+    mut call: impl FnMut() -> Result<(), Error>,
+) -> Result<Seconds, Error> {
     call()?;
-    let mut seconds = Vec::new();
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..repetitions.max(1) {
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), cpu_seconds());
         call()?;
-        seconds.push(begun.elapsed().as_secs_f64());
+        wall.push(begun.elapsed().as_secs_f64());
+        cpu.extend(cpu_seconds().zip(used).map(|(end, begin)| end - begin));
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[seconds.len() / 2])
+    let middle = |mut list: Vec<f64>| {
+        list.sort_by(f64::total_cmp);
+        list.get(list.len() / 2).copied()
+    };
+    Ok(Seconds { wall: middle(wall).unwrap_or(f64::NAN), cpu: middle(cpu) })
+}
+
+/// User and system time of this process: fields 14 and 15 of Linux' `/proc/self/stat`, in hundredths of a second.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) / 100.0)
 }

@@ -22,7 +22,7 @@ mod tensor;
 mod unet;
 pub mod weights;
 
-pub use bench::{BenchOptions, Timing, bench, paper_adam};
+pub use bench::{BenchOptions, Seconds, Timing, bench, paper_adam};
 pub use device::{Cpu, Device, DeviceError, SimdLevel};
 pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions};

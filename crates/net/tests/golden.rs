@@ -14,7 +14,7 @@ struct Golden {
 
 fn golden(name: &str, network: Network, batch_dice: bool, dice_background: bool) -> Golden {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.npz"));
-    let arrays = net::weights::read_npz(&path).unwrap().into_iter().collect();
+    let arrays = net::weights::read_npz(&path).expect("golden file").into_iter().collect();
     let loss = LossOptions { batch_dice, dice_background, ..LossOptions::default() };
     Golden { arrays, network, loss }
 }
@@ -62,7 +62,7 @@ fn all() -> Vec<(&'static str, Golden)> {
 
 impl Golden {
     fn read<D: Dimension>(&self, name: &str) -> Array<f32, D> {
-        self.arrays[name].clone().into_dimensionality().unwrap()
+        self.arrays[name].clone().into_dimensionality().expect("axes")
     }
 
     fn target(&self) -> Array<i16, Ix4> {
@@ -70,12 +70,12 @@ impl Golden {
     }
 
     fn network(&self, level: SimdLevel) -> UNet {
-        let device = Device::Cpu(Cpu::with_level(level).unwrap());
-        let mut net = UNet::new(&self.network, &device).unwrap();
+        let device = Device::Cpu(Cpu::with_level(level).expect("level"));
+        let mut net = UNet::new(&self.network, &device).expect("network");
         let named = |name: &str| (name.into(), self.arrays[&format!("parameter/{name}")].clone());
         let named: Vec<(String, ArrayD<f32>)> =
             net.parameters().iter().map(|(name, _)| named(name)).collect();
-        net.set_parameters(&named).unwrap();
+        net.set_parameters(&named).expect("parameters");
         net
     }
 }

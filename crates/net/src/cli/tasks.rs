@@ -60,18 +60,13 @@ pub fn bench(args: &Bench, run: &Run) -> Result<()> {
     let device = open_device(&args.device, run)?;
     let options = BenchOptions { batch, patch, repetitions: args.repetitions };
     let t = net::bench(&network, &device, &options).map_err(failed)?;
-    let rate = |flops: f64, seconds: f64| flops / seconds / 1e9;
-    println!(
-        "training iteration: {:.3} s, {:.0} GFLOP, {:.0} GF/s",
-        t.training_seconds,
-        t.training_flops / 1e9,
-        rate(t.training_flops, t.training_seconds)
-    );
-    println!(
-        "forward: {:.3} s, {:.0} GFLOP, {:.0} GF/s",
-        t.forward_seconds,
-        t.forward_flops / 1e9,
-        rate(t.forward_flops, t.forward_seconds)
-    );
+    for (what, seconds, flops) in [
+        ("training iteration", t.training, t.training_flops),
+        ("forward", t.forward, t.forward_flops),
+    ] {
+        let cpu = seconds.cpu.map_or(String::new(), |cpu| format!(" ({cpu:.2} s of CPU)"));
+        let (gflop, rate) = (flops / 1e9, flops / seconds.wall / 1e9);
+        println!("{what}: {:.3} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s", seconds.wall);
+    }
     Ok(())
 }

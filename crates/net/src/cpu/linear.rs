@@ -283,7 +283,7 @@ impl Band {
 fn bands(level: SimdLevel, height: usize, width: usize, blocks: usize, step: usize) -> Vec<Band> {
     let cut = |rows: usize| {
         let mut list = vec![Band::new(level, rows, width, blocks, step)];
-        if height % rows > 0 {
+        if !height.is_multiple_of(rows) {
             list.push(Band::new(level, height % rows, width, blocks, step));
         }
         list

@@ -77,21 +77,19 @@ unsafe fn rows<V: Vector, const A: usize, const NB: usize>(job: &Rows) {
             }
         }
         for row in 0..job.rows {
-            let mut large = job.large.add(row * job.large_row * LANES);
-            let mut small = row * job.small_row;
-            for _ in 0..job.width {
+            let large = job.large.add(row * job.large_row * LANES);
+            for x in 0..job.width {
+                let voxel = large.add(x * job.large_column * LANES);
                 let mut s = [V::zero(); NB];
                 for b in 0..NB {
-                    s[b] = V::load(job.small[b].add(small));
+                    s[b] = V::load(job.small[b].add(row * job.small_row + x));
                 }
                 for a in 0..A {
-                    let l = V::splat(large.add(a));
+                    let l = V::splat(voxel.add(a));
                     for b in 0..NB {
                         acc[a][b] = acc[a][b].mul_add(l, s[b]);
                     }
                 }
-                large = large.add(job.large_column * LANES);
-                small += 1;
             }
         }
         for a in 0..A {

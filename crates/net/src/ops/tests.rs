@@ -1,5 +1,6 @@
 //! Every operation at every vector level of this machine against the f64 definitions.
 mod linear;
+mod loss;
 mod norm;
 
 use crate::device::SimdLevel;

@@ -1,0 +1,104 @@
+"""Times a training iteration in PyTorch (float32) and in nnu-net by turns, and prints the ratio.
+
+Network: 4 stages of 32, 64, 128, 256 features, two convolutions each, instance norm, leaky ReLU; patch 40x56x40, batch 9,
+3 classes; forward, Dice + cross-entropy, backward, Adam with AMSGrad. Wall time and CPU time (all threads) of one iteration;
+on a busy machine the latter is the fairer figure.
+"""
+
+import re
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+FEATURES, PATCH, BATCH, CLASSES, THREADS, ROUNDS = (32, 64, 128, 256), (40, 56, 40), 9, 3, 2, 3
+
+
+def block(inputs, outputs, stride):
+    layers = []
+    for i in range(2):
+        layers += [
+            nn.Conv3d(inputs if i == 0 else outputs, outputs, 3, stride if i == 0 else 1, 1),
+            nn.InstanceNorm3d(outputs, affine=True),
+            nn.LeakyReLU(0.01, inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        f = FEATURES
+        self.encoder = nn.ModuleList(block(([1] + list(f))[s], f[s], 1 if s == 0 else 2) for s in range(len(f)))
+        self.up = nn.ModuleList(nn.ConvTranspose3d(f[s + 1], f[s], 2, 2) for s in range(len(f) - 1))
+        self.decoder = nn.ModuleList(block(2 * f[s], f[s], 1) for s in range(len(f) - 1))
+        self.head = nn.Conv3d(f[0], CLASSES, 1)
+
+    def forward(self, x):
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        for s in reversed(range(len(self.decoder))):
+            x = self.decoder[s](torch.cat([self.up[s](x), skips[s]], 1))
+        return self.head(x)
+
+
+def loss(logits, target):
+    u = torch.softmax(logits, 1)
+    v = F.one_hot(target, CLASSES).movedim(-1, 1).to(u)
+    axes = (0, 2, 3, 4)
+    dc = (2 * (u * v).sum(axes) + 1e-5) / torch.clip(u.sum(axes) + v.sum(axes) + 1e-5, 1e-8)
+    return F.cross_entropy(logits, target) - dc[1:].mean()
+
+
+def pytorch():
+    """(wall, cpu) seconds of an iteration, as a function to call again and again."""
+    torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
+    net = UNet()
+    optimiser = torch.optim.Adam(net.parameters(), 3e-4, weight_decay=3e-5, amsgrad=True)
+    image = torch.rand(BATCH, 1, *PATCH) * 2 - 1
+    target = torch.randint(0, CLASSES, (BATCH, *PATCH))
+
+    def iterate():
+        wall, cpu = time.perf_counter(), time.process_time()
+        optimiser.zero_grad()
+        loss(net(image), target).backward()
+        optimiser.step()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    iterate()
+    return iterate
+
+
+def ours(binary):
+    """(wall, cpu) seconds of an iteration of nnu-net, from its own report."""
+    command = [binary, "bench", "--features", ",".join(map(str, FEATURES)), "--patch", ",".join(map(str, PATCH))]
+    command += ["--batch", str(BATCH), "--classes", str(CLASSES), "--threads", str(THREADS), "--repetitions", "1"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"training iteration: ([\d.]+) s \(([\d.]+) s of CPU\)", text)
+    return float(found[1]), float(found[2])
+
+
+def main():
+    iterate = pytorch()
+    times = {"pytorch": [], "nnu-net": []}
+    for _ in range(ROUNDS):
+        times["pytorch"].append(iterate())
+        times["nnu-net"].append(ours(sys.argv[1]))
+    median = {name: [sorted(column)[ROUNDS // 2] for column in zip(*rows)] for name, rows in times.items()}
+    for name, (wall, cpu) in median.items():
+        print(f"{name:8} {wall:7.2f} s wall {cpu:7.2f} s CPU per training iteration (median of {ROUNDS})")
+    peak = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"peak memory: pytorch {peak[0]:.1f} GB, nnu-net {peak[1]:.1f} GB")
+    (wall, cpu), (our_wall, our_cpu) = median["pytorch"], median["nnu-net"]
+    print(f"nnu-net / pytorch: {our_wall / wall:.2f} of the wall time, {our_cpu / cpu:.2f} of the CPU time")
+
+
+if __name__ == "__main__":
+    main()
