@@ -20,9 +20,9 @@ pub struct Summary {
 /// Means over cases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
-    /// Mean over foreground classes of `dice`.
+    /// Mean over foreground classes of `dice`, by the same policy.
     pub foreground_dice: f64,
-    /// Mean over foreground classes of `iou`.
+    /// Mean over foreground classes of `iou`, by the same policy.
     pub foreground_iou: f64,
     /// Per foreground class, in the order of `labels[1..]`.
     pub dice: Vec<f64>,

@@ -1,6 +1,8 @@
 //! Records on disk: committed files of every kind still load and are written again byte for byte; outputs appear complete
 //! or not at all; what is changed, cut off or lies is refused with one line.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use artifact::case::OpenCase;
 use artifact::fingerprint::Fingerprint;
 use artifact::model::{History, Model};

@@ -111,7 +111,7 @@ pub fn draw(scene: &Scene<'_>) -> Canvas {
     canvas
 }
 
-/// The part of the image that is shown: the foreground of both maps with surroundings of half its size, at least
+/// The part of the image that is shown: the foreground of both maps with surroundings of a quarter of its size, at least
 /// [`SURROUNDINGS_MM`]. First voxel, and the geometry of the part (its place isn't needed).
 fn view(scene: &Scene<'_>) -> ([usize; 3], Geometry) {
     let foreground = Zip::from(scene.reference)
@@ -123,7 +123,7 @@ fn view(scene: &Scene<'_>) -> ([usize; 3], Geometry) {
     let lower = [0, 1, 2].map(|axis| {
         let range = &ranges[axis];
         let least = (SURROUNDINGS_MM / geometry.spacing_mm[axis]).ceil() as usize;
-        let margin = least.max(range.len() / 2);
+        let margin = least.max(range.len() / 4);
         let lower = range.start.saturating_sub(margin);
         geometry.shape[axis] = (range.end + margin).min(scene.geometry.shape[axis]) - lower;
         lower

@@ -1,5 +1,7 @@
 //! The real binary: happy paths, exit codes, exact messages.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use artifact::nifti::{Geometry, encode_image, encode_labels, read};
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;

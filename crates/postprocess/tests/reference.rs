@@ -1,5 +1,7 @@
 //! Components, scores and the largest-component rule against SciPy, nnU-Net's formulas and naive definitions.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use artifact::Label;
 use artifact::recipe::Postprocessing as Recipe;
 use ndarray::{Array3, ArrayView3};

@@ -1,5 +1,7 @@
 //! `nnu-artifact`, the real binary: what it prints, and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use artifact::nifti::{Geometry, encode_labels};
 use artifact::{Commit, npy, npz};
 use ndarray::{Array3, arr1, arr2};
