@@ -38,7 +38,8 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<()> {
         .map_err(|e| e.context(args.plan.display()))?
         .clone();
     let dataset = Dataset::load(&args.dataset)?;
-    let job = Job { args, run, dataset, plan, plan_hash: hash_file(&args.plan)? };
+    let plan_hash = plan.preprocessing_hash(&args.configuration).map_err(Error::input)?;
+    let job = Job { args, run, dataset, plan, plan_hash };
     job.check()?;
     let cases = job.chosen()?;
     let progress = run.progress("cases", cases.len());
@@ -151,7 +152,7 @@ impl Job<'_> {
     fn provenance(&self, case: &DatasetCase) -> Result<Provenance> {
         let made = self.run.provenance();
         let made = made.option("configuration", self.args.configuration.as_str());
-        let mut made = made.option("case", case.id.as_str()).input("--plan", &self.plan_hash);
+        let mut made = made.option("case", case.id.as_str()).input("plan", &self.plan_hash);
         let images = case.images.iter().map(|path| ("image", path));
         for (role, path) in images.chain(case.label.iter().map(|path| ("label", path))) {
             for file in nifti::files_of(path)? {
