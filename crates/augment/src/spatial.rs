@@ -51,27 +51,59 @@ fn multiply(a: [[f64; 3]; 3], b: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
 
 impl Warp {
     /// Case coordinate that patch voxel (z, y, x) reads.
-    #[inline]
     pub fn at(&self, z: usize, y: usize, x: usize) -> [f64; 3] {
-        let mut v = [z, y, x];
-        let mut d = [0.0; 3];
-        if let Some(field) = &self.displacement {
-            v[0] = v[0].min(field.dim().1 - 1);
-            d = std::array::from_fn(|axis| f64::from(field[[axis, v[0], v[1], v[2]]]));
+        let mut found = [0.0; 3];
+        self.each_in_row(z, y, |column, p| {
+            if column == x {
+                found = p;
+            }
+        });
+        found
+    }
+
+    /// Calls `visit(x, case coordinate)` for a whole row of the patch.
+    #[inline]
+    fn each_in_row(&self, z: usize, y: usize, mut visit: impl FnMut(usize, [f64; 3])) {
+        let half = self.patch.map(|n| 0.5 * (n as f64 - 1.0));
+        let (from_z, from_y) = (z as f64 - half[0], y as f64 - half[1]);
+        let m = &self.matrix;
+        let Some(field) = &self.displacement else {
+            let base: [f64; 3] =
+                std::array::from_fn(|i| self.centre[i] + m[i][0] * from_z + m[i][1] * from_y);
+            for x in 0..self.patch[2] {
+                let from_x = x as f64 - half[2];
+                visit(x, std::array::from_fn(|i| base[i] + m[i][2] * from_x));
+            }
+            return;
+        };
+        let z = z.min(field.dim().1 - 1);
+        let rows = [0, 1, 2].map(|axis| field.slice(s![axis, z, y, ..]));
+        for x in 0..self.patch[2] {
+            let d = [0, 1, 2].map(|axis| f64::from(rows[axis][x]));
+            let v = [from_z + d[0], from_y + d[1], x as f64 - half[2] + d[2]];
+            visit(
+                x,
+                std::array::from_fn(|i| {
+                    self.centre[i] + m[i][0] * v[0] + m[i][1] * v[1] + m[i][2] * v[2]
+                }),
+            );
         }
-        let v = [z, y, x];
-        let from_centre: [f64; 3] =
-            std::array::from_fn(|a| v[a] as f64 - 0.5 * (self.patch[a] as f64 - 1.0) + d[a]);
-        std::array::from_fn(|i| {
-            let m = &self.matrix[i];
-            self.centre[i] + m[0] * from_centre[0] + m[1] * from_centre[1] + m[2] * from_centre[2]
-        })
     }
 
     /// Case coordinates of all patch voxels, `[axis, z, y, x]`.
     pub fn coordinates(&self) -> Array4<f64> {
         let [nz, ny, nx] = self.patch;
-        Array4::from_shape_fn((3, nz, ny, nx), |(axis, z, y, x)| self.at(z, y, x)[axis])
+        let mut coordinates = Array4::zeros((3, nz, ny, nx));
+        for z in 0..nz {
+            for y in 0..ny {
+                self.each_in_row(z, y, |x, p| {
+                    for axis in 0..3 {
+                        coordinates[[axis, z, y, x]] = p[axis];
+                    }
+                });
+            }
+        }
+        coordinates
     }
 
     /// The axes along which values are interpolated.
@@ -157,9 +189,10 @@ fn fill(
     full: [usize; 3],
     value: impl Fn([f64; 3]) -> f32,
 ) {
-    for ((z, y, x), voxel) in out.indexed_iter_mut() {
-        let p = warp.at(z, y, x);
-        *voxel = if inside(p, full) { value(p) } else { 0.0 };
+    for (z, mut plane) in out.outer_iter_mut().enumerate() {
+        for (y, mut row) in plane.outer_iter_mut().enumerate() {
+            warp.each_in_row(z, y, |x, p| row[x] = if inside(p, full) { value(p) } else { 0.0 });
+        }
     }
 }
 
@@ -254,17 +287,18 @@ pub fn sample_label(
     let labels = near.as_slice().expect("standard layout");
     let shape = region.map(|(low, high)| high - low);
     let origin = [z0, y0, x0];
-    for ((z, y, x), voxel) in out.indexed_iter_mut() {
-        let p = warp.at(z, y, x);
-        *voxel = match order {
-            _ if !inside(p, full) => OUTSIDE,
-            0 => {
-                let [z, y, x]: [usize; 3] =
-                    std::array::from_fn(|a| (p[a] + 0.5) as usize - origin[a]);
-                labels[(z * shape[1] + y) * shape[2] + x]
-            }
-            _ => class_at(labels, shape, std::array::from_fn(|a| p[a] - origin[a] as f64)),
-        };
+    let class = |p: [f64; 3]| match order {
+        _ if !inside(p, full) => OUTSIDE,
+        0 => {
+            let [z, y, x]: [usize; 3] = std::array::from_fn(|a| (p[a] + 0.5) as usize - origin[a]);
+            labels[(z * shape[1] + y) * shape[2] + x]
+        }
+        _ => class_at(labels, shape, std::array::from_fn(|a| p[a] - origin[a] as f64)),
+    };
+    for (z, mut plane) in out.outer_iter_mut().enumerate() {
+        for (y, mut row) in plane.outer_iter_mut().enumerate() {
+            warp.each_in_row(z, y, |x, p| row[x] = class(p));
+        }
     }
 }
 
@@ -281,18 +315,22 @@ fn class_at(labels: &[i16], shape: [usize; 3], p: [f64; 3]) -> i16 {
         weights[a] = [1.0 - t, t];
         stride *= shape[a];
     }
-    let corner = |i: usize| labels[offsets[0][i >> 2] + offsets[1][i >> 1 & 1] + offsets[2][i & 1]];
+    let corner =
+        |i: usize| labels[offsets[0][i >> 2] + offsets[1][(i >> 1) & 1] + offsets[2][i & 1]];
     let corners: [i16; 8] = std::array::from_fn(corner);
     if corners[1..].iter().all(|&c| c == corners[0]) {
         return corners[0];
     }
     let mut best = None;
-    for class in corners {
+    for (i, class) in corners.into_iter().enumerate() {
+        if best.is_some_and(|b| class <= b) || corners[..i].contains(&class) {
+            continue;
+        }
         let weight: f64 = (0..8)
             .filter(|&i| corners[i] == class)
-            .map(|i| weights[0][i >> 2] * weights[1][i >> 1 & 1] * weights[2][i & 1])
+            .map(|i| weights[0][i >> 2] * weights[1][(i >> 1) & 1] * weights[2][i & 1])
             .sum();
-        if weight >= 0.5 && best.is_none_or(|b| class > b) {
+        if weight >= 0.5 {
             best = Some(class);
         }
     }

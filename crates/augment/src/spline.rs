@@ -194,8 +194,8 @@ pub fn mirror(k: isize, n: usize) -> usize {
 #[inline]
 pub fn cubic_weights(t: f32) -> [f32; 4] {
     let s = 1.0 - t;
-    let w0 = s * s * s / 6.0;
-    let w3 = t * t * t / 6.0;
+    let w0 = s * s * s * (1.0 / 6.0);
+    let w3 = t * t * t * (1.0 / 6.0);
     let w1 = 2.0 / 3.0 - 0.5 * t * t * (2.0 - t);
     [w0, w1, 1.0 - w0 - w1 - w3, w3]
 }

@@ -1,4 +1,5 @@
 //! The real binary: spool, preview, exit codes, exact messages.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The coordinate map, the interpolation, the elastic field and gamma against SciPy and NumPy (`golden/`).
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use artifact::npy::{Element, read};
 use augment::elastic::displacements;

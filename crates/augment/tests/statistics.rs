@@ -2,6 +2,7 @@
 //!
 //! All seeds are fixed, so a test passes always or never; its bound is where a right program would fail by chance once
 //! in a million seeds.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 #[path = "support/opened.rs"]
 mod opened;
