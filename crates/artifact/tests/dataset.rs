@@ -1,4 +1,5 @@
 //! Both layouts of data sets, and each fault of `dataset.json` with its line.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::dataset::{Dataset, DatasetCase};
 use artifact::nifti::{Geometry, encode_image, encode_labels};

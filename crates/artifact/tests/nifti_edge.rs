@@ -1,4 +1,5 @@
 //! The 68 NIfTI files collected from nibabel, nifti-rs and niivue: read as nibabel and ITK read them, or refused.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::nifti::{self, Volume};
 use serde_json::Value;
@@ -13,7 +14,7 @@ fn edge_folder() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "CI must not skip silently")]
     let ci = std::env::var("CI").is_ok_and(|v| v == "true");
     assert!(!ci, "{} is missing", folder.display());
-    println!("SKIPPED: {} is missing", folder.display());
+    eprintln!("SKIPPED: {} is missing", folder.display());
     None
 }
 
@@ -128,9 +129,9 @@ fn every_collected_file_is_read_as_expected_or_refused_in_one_line() {
             match nifti::read(&path) {
                 Ok(_) => wrong.push(format!("{name}: read, expected a refusal")),
                 Err(e) if !e.message.contains(words) || e.message.contains('\n') => {
-                    wrong.push(format!("{e}"))
+                    wrong.push(format!("{e}"));
                 }
-                Err(e) => println!("refused: {name}: {}", e.message),
+                Err(_) => {}
             }
         } else if let Err(difference) = compare(&path, expected) {
             wrong.push(format!("{name}: {difference}"));

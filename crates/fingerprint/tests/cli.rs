@@ -1,4 +1,5 @@
 //! The real binary: what it writes, what it says, how it exits.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::Record;
 use artifact::fingerprint::Fingerprint;
@@ -245,7 +246,7 @@ fn each_kind_of_error_has_its_rows() {
         ),
         (
             table_of(|s| {
-                (0..2).for_each(|c| s.image(&format!("a_000{c}"), Array4::zeros((1, 6, 7, 8))))
+                (0..2).for_each(|c| s.image(&format!("a_000{c}"), Array4::zeros((1, 6, 7, 8))));
             }),
             "error    empty image                          1\n         imagesTr/a_0000.nii.gz: all voxels are 0\n",
         ),

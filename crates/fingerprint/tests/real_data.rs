@@ -9,10 +9,12 @@ use std::path::PathBuf;
 
 #[derive(Deserialize)]
 struct Golden {
-    /// id, shape, spacing, shape of the crop box, voxels per class
-    cases: Vec<(String, [usize; 3], [f64; 3], [usize; 3], Vec<u64>)>,
+    cases: Vec<Case>,
     channels: Vec<Channel>,
 }
+
+/// Id, shape, spacing, shape of the crop box, voxels per class.
+type Case = (String, [usize; 3], [f64; 3], [usize; 3], Vec<u64>);
 
 #[derive(Deserialize)]
 struct Channel {
@@ -29,7 +31,7 @@ fn shared_data() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "CI must not skip silently")]
     let ci = std::env::var("CI").is_ok_and(|v| v == "true");
     assert!(!ci, "{} is missing", folder.display());
-    println!("SKIPPED: {} is missing", folder.display());
+    eprintln!("SKIPPED: {} is missing", folder.display());
     None
 }
 

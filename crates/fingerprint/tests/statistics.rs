@@ -1,4 +1,5 @@
 //! Pooled statistics against numpy.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::plan::Intensity;
 use fingerprint::distribution::{Histogram, Moments, intensity};
