@@ -16,6 +16,6 @@ pub mod spatial;
 pub mod spline;
 pub mod spool;
 
-pub use cases::{case_path, open_cases};
+pub use cases::{case_path, cases_hash, open_cases, training_cases};
 pub use draws::{Draws, Elastic, Frame, Settings};
 pub use loader::{Loader, Mode, Placement, SampledBatch};

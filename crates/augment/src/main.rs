@@ -4,10 +4,9 @@ mod args;
 
 use args::{Args, IO};
 use artifact::plan::Plan;
-use artifact::splits::Splits;
-use artifact::{Provenance, Record, hash_bytes, hash_file};
-use augment::{Loader, Mode, case_path, open_cases, preview, spool};
-use stage::{Error, Result, Run};
+use artifact::{Provenance, Record};
+use augment::{Loader, Mode, cases_hash, open_cases, preview, spool, training_cases};
+use stage::{Result, Run};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -37,28 +36,6 @@ fn main() -> ExitCode {
             .input("cases", cases_hash(&args.cases, &ids)?);
         write_spool(run, &loader, folder, batches, &provenance)
     })
-}
-
-fn training_cases(splits: &Path, fold: usize) -> Result<Vec<String>> {
-    let folds = Record::<Splits>::load(splits)?.body.folds;
-    let count = folds.len();
-    let fold = folds.into_iter().nth(fold).ok_or_else(|| {
-        Error::usage(format!(
-            "--fold {fold}, but {} has folds 0 to {}",
-            splits.display(),
-            count - 1
-        ))
-    })?;
-    Ok(fold.train)
-}
-
-/// Hash over the records of all cases, which hold the hashes of their arrays.
-fn cases_hash(folder: &Path, ids: &[String]) -> Result<String> {
-    let mut lines = String::new();
-    for id in ids {
-        lines.push_str(&format!("{id} {}\n", hash_file(&case_path(folder, id))?));
-    }
-    Ok(hash_bytes(lines.as_bytes()))
 }
 
 fn write_spool(
