@@ -57,7 +57,7 @@ def loss(logits, target):
 
 
 def pytorch():
-    """(wall, cpu) seconds of an iteration, as a function to call again and again."""
+    """(wall, cpu) seconds of an iteration and peak memory in GB, as a function to call again and again."""
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
     net = UNet()
@@ -70,19 +70,22 @@ def pytorch():
         optimiser.zero_grad()
         loss(net(image), target).backward()
         optimiser.step()
-        return time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return time.perf_counter() - wall, time.process_time() - cpu, peak
 
     iterate()
     return iterate
 
 
 def ours(binary):
-    """(wall, cpu) seconds of an iteration of nnu-net, from its own report."""
+    """(wall, cpu) seconds of an iteration of nnu-net and its peak memory in GB, from its own report."""
     command = [binary, "bench", "--features", ",".join(map(str, FEATURES)), "--patch", ",".join(map(str, PATCH))]
     command += ["--batch", str(BATCH), "--classes", str(CLASSES), "--threads", str(THREADS), "--repetitions", "1"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"training iteration: ([\d.]+) s \(([\d.]+) s of CPU\)", text)
-    return float(found[1]), float(found[2])
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = re.search(r"training iteration: ([\d.]+) s \(([\d.]+) s of CPU\)", done.stdout)
+    # Not from getrusage: a child starts with the resident memory of this process.
+    memory = re.search(r"peak memory (\d+) MB", done.stderr)
+    return float(found[1]), float(found[2]), float(memory[1]) / 1e3
 
 
 def main():
@@ -92,12 +95,10 @@ def main():
         times["pytorch"].append(iterate())
         times["nnu-net"].append(ours(sys.argv[1]))
     median = {name: [sorted(column)[ROUNDS // 2] for column in zip(*rows)] for name, rows in times.items()}
-    for name, (wall, cpu) in median.items():
-        print(f"{name:8} {wall:7.2f} s wall {cpu:7.2f} s CPU per training iteration (median of {ROUNDS})")
-    peak = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(f"peak memory: pytorch {peak[0]:.1f} GB, nnu-net {peak[1]:.1f} GB")
-    (wall, cpu), (our_wall, our_cpu) = median["pytorch"], median["nnu-net"]
-    print(f"nnu-net / pytorch: {our_wall / wall:.2f} of the wall time, {our_cpu / cpu:.2f} of the CPU time")
+    for name, (wall, cpu, peak) in median.items():
+        print(f"{name:8} {wall:7.2f} s wall {cpu:7.2f} s CPU {peak:5.1f} GB, per training iteration (median of {ROUNDS})")
+    wall, cpu = (median["nnu-net"][i] / median["pytorch"][i] for i in range(2))
+    print(f"nnu-net / pytorch: {wall:.2f} of the wall time, {cpu:.2f} of the CPU time")
 
 
 if __name__ == "__main__":
