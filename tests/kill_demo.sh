@@ -19,8 +19,8 @@ echo "undisturbed run: $seconds s"
 RANDOM=1
 done_kills=0
 while [ $done_kills -lt "$kills" ]; do
-  # Moments fall anywhere in what is left of the run.
-  moment=$(awk -v r=$RANDOM -v s="$seconds" -v n="$kills" 'BEGIN { print 0.05 + 2 * s / n * r / 32768 }')
+  # A moment anywhere in a whole run: early ones hit the first stages, a run that was resumed often is hit near its end.
+  moment=$(awk -v r=$RANDOM -v s="$seconds" 'BEGIN { printf "%.2f", 0.05 + s * r / 32768 }')
   setsid bash -c "$(declare -f demo); demo work/kill_b" > work/kill_b.log 2>&1 &
   group=$!
   sleep "$moment"
