@@ -1,5 +1,7 @@
 //! Bad input gets one line (file, field, found, expected), the right exit code, and leaves nothing half-written.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use artifact::Commit;
 use artifact::nifti::{Geometry, Volume, encode_image, encode_labels, read};
 use e2e::programs::{Ended, SMALL_RUN, folder, run, run_all, tree};
@@ -8,8 +10,7 @@ use std::sync::OnceLock;
 
 const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
 const FINGERPRINT: &str = "nnu-fingerprint --dataset {}/data --out {}/again/fingerprint.toml";
-const PREPROCESS: &str =
-    "nnu-preprocess --dataset {}/data --plan {}/plan.toml --configuration 3d_fullres --case phantom_000 --out {}/again";
+const PREPROCESS: &str = "nnu-preprocess --dataset {}/data --plan {}/plan.toml --configuration 3d_fullres --case phantom_000 --out {}/again";
 const TRAIN: &str = "nnu-train --cases {}/cases --plan {}/plan.toml --configuration 3d_fullres --fold 0 --out {}/again";
 
 /// A finished run up to the cases, made once and copied for each test.
@@ -22,7 +23,8 @@ fn prepared() -> tempfile::TempDir {
     });
     let copy = tempfile::tempdir().unwrap();
     for path in tree(made.path()).keys() {
-        Commit::file(&copy.path().join(path), &std::fs::read(made.path().join(path)).unwrap()).unwrap();
+        Commit::file(&copy.path().join(path), &std::fs::read(made.path().join(path)).unwrap())
+            .unwrap();
     }
     copy
 }
@@ -78,7 +80,8 @@ fn a_label_of_another_shape_is_named() {
     let (path, label) = volume(root.path(), "labelsTr/phantom_000.nii.gz");
     let [z, y, x] = label.geometry.shape;
     let other = Geometry::plain([z, y, x + 1], label.geometry.spacing_mm);
-    let bytes = encode_labels(ndarray::Array3::<u16>::zeros([z, y, x + 1]).view(), &other, true).unwrap();
+    let bytes =
+        encode_labels(ndarray::Array3::<u16>::zeros([z, y, x + 1]).view(), &other, true).unwrap();
     Commit::file(&path, &bytes).unwrap();
     reported(root.path(), &["shape", "phantom_000"]);
     refused(root.path(), PREPROCESS, 3, &["phantom_000", "shape"]);
@@ -100,7 +103,8 @@ fn nan_voxels_are_named() {
     let root = prepared();
     let (path, mut image) = volume(root.path(), "imagesTr/phantom_000.nii.gz");
     image.channels[[0, 1, 1, 1]] = f32::NAN;
-    Commit::file(&path, &encode_image(image.channels.view(), &image.geometry, true).unwrap()).unwrap();
+    Commit::file(&path, &encode_image(image.channels.view(), &image.geometry, true).unwrap())
+        .unwrap();
     reported(root.path(), &["NaN", "phantom_000"]);
 }
 
@@ -108,7 +112,9 @@ fn nan_voxels_are_named() {
 fn a_missing_channel_is_named() {
     let root = prepared();
     let json = root.path().join("data/dataset.json");
-    let text = std::fs::read_to_string(&json).unwrap().replace("\"0\": \"MRI\"", "\"0\": \"MRI\", \"1\": \"CT\"");
+    let text = std::fs::read_to_string(&json)
+        .unwrap()
+        .replace("\"0\": \"MRI\"", "\"0\": \"MRI\", \"1\": \"CT\"");
     Commit::file(&json, text.as_bytes()).unwrap();
     reported(root.path(), &["channel", "phantom_000"]);
 }
@@ -118,7 +124,12 @@ fn a_corrupt_array_stops_the_training_before_it_begins() {
     let root = prepared();
     let ids = ["phantom_000", "phantom_001", "phantom_002"];
     cut(&root.path().join("cases").join(ids[0]).join("image.npy"));
-    refused(root.path(), TRAIN, 3, &["phantom_000/image.npy", "bytes of data, but its header says"]);
+    refused(
+        root.path(),
+        TRAIN,
+        3,
+        &["phantom_000/image.npy", "bytes of data, but its header says"],
+    );
 }
 
 #[test]
@@ -128,7 +139,12 @@ fn a_sibling_that_was_changed_is_found_by_verify() {
     let mut bytes = std::fs::read(&image).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     Commit::file(&image, &bytes).unwrap();
-    refused(root.path(), "nnu-artifact verify {}/cases/phantom_001/case.toml", 3, &["image.npy", "hash is b3:"]);
+    refused(
+        root.path(),
+        "nnu-artifact verify {}/cases/phantom_001/case.toml",
+        3,
+        &["image.npy", "hash is b3:"],
+    );
 }
 
 #[test]
@@ -159,7 +175,9 @@ fn a_full_disk_ends_with_one_line_and_leaves_nothing() {
     let disk = root.path().join("again");
     std::fs::create_dir(&disk).unwrap();
     let target = disk.display().to_string();
-    let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs", &target]).output();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs", &target])
+        .output();
     if !mount.is_ok_and(|o| o.status.success()) {
         eprintln!("SKIPPED: mounting a small tmpfs needs root");
         return;

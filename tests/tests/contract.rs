@@ -18,7 +18,9 @@ fn makefile_flags() -> BTreeMap<String, BTreeSet<String>> {
         if !words[0].starts_with("nnu-") || words[0].ends_with(')') {
             continue;
         }
-        let sub = words.get(1).filter(|w| w.chars().all(|c| c.is_ascii_lowercase()) && words[0] == "nnu-postprocess");
+        let sub = words
+            .get(1)
+            .filter(|w| w.chars().all(|c| c.is_ascii_lowercase()) && words[0] == "nnu-postprocess");
         let program = sub.map_or(words[0].to_string(), |s| format!("{} {s}", words[0]));
         let flags = words.iter().filter(|w| w.starts_with("--")).map(|w| (*w).to_string());
         found.entry(program).or_default().extend(flags);
@@ -34,8 +36,11 @@ fn every_flag_of_the_makefile_is_a_flag_of_its_program() {
     for (program, flags) in calls {
         let help = run(&programs, here, &format!("{program} --help"));
         assert_eq!(help.code, 0, "{program} --help: {}", help.stderr);
-        let known: BTreeSet<&str> =
-            help.stdout.split(|c: char| !(c.is_alphanumeric() || c == '-')).filter(|w| w.starts_with("--")).collect();
+        let known: BTreeSet<&str> = help
+            .stdout
+            .split(|c: char| !(c.is_alphanumeric() || c == '-'))
+            .filter(|w| w.starts_with("--"))
+            .collect();
         for flag in flags {
             assert!(known.contains(flag.as_str()), "{program} has no flag {flag}");
         }
@@ -52,9 +57,10 @@ fn every_kind_is_read_in_the_version_in_which_it_is_written() {
         for line in table.stdout.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             let Some(Ok(version)) = words.last().map(|w| w.parse::<u32>()) else { continue };
+            let kind = words[words.len() - 2].to_string();
             match words[0] {
-                "writes" => drop(written.insert(words[2].to_string(), version)),
-                _ => read.push((stage, words[2].to_string(), version)),
+                "writes" => drop(written.insert(kind, version)),
+                _ => read.push((stage, kind, version)),
             }
         }
     }

@@ -43,7 +43,10 @@ fn stages_depend_on_each_other_only_where_the_map_says_so() {
             .map(|d| d["name"].as_str().unwrap())
             .filter(|d| names.contains(d))
             .collect();
-        assert!(found.is_subset(&expected), "{name} depends on {found:?}, allowed are {expected:?}");
+        assert!(
+            found.is_subset(&expected),
+            "{name} depends on {found:?}, allowed are {expected:?}"
+        );
     }
     assert_eq!(names.len(), allowed.len() + 1, "a crate is missing in this test's map: {names:?}");
 }

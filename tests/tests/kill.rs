@@ -1,5 +1,7 @@
 //! Killed at any moment, the same commands again end with the same bytes. `tests/kill_demo.sh` does this to the demo.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use e2e::programs::{SMALL_RUN, command, folder, run_all, tree};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -31,7 +33,11 @@ fn kills_at_random_moments_change_no_byte_of_the_result() {
 fn killed(programs: &std::path::Path, root: &std::path::Path, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     for line in SMALL_RUN {
-        let mut child = command(programs, root, line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command(programs, root, line)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{line} after a kill: {status}");
@@ -58,7 +64,7 @@ fn a_training_that_is_asked_to_stop_leaves_a_checkpoint_and_continues_to_the_sam
     let train = SMALL_RUN[4].replace(" -q ", " --iterations 40 ");
     run_all(&programs, undisturbed.path(), &[&train]);
 
-    let mut child = command(&programs, root.path(), &train).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command(&programs, root.path(), &train).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(400));
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

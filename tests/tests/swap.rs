@@ -1,5 +1,7 @@
 //! Stages are replaced by programs that aren't ours: they only write the files that `crates/artifact/README.md` describes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use e2e::programs::{SMALL_RUN, folder, run, run_all};
 use std::path::Path;
 use std::process::Command;
@@ -9,11 +11,15 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/swap");
 
 /// Runs a script with the run's folder as its argument.
 fn script(interpreter: &str, name: &str, root: &Path) {
-    let output = Command::new(interpreter).arg(Path::new(SCRIPTS).join(name)).arg(root).output().unwrap();
+    let output =
+        Command::new(interpreter).arg(Path::new(SCRIPTS).join(name)).arg(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test asks whether it runs where nothing may be skipped")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test asks whether it runs where nothing may be skipped"
+)]
 fn must_not_skip() -> bool {
     std::env::var("CI").is_ok_and(|v| v == "true")
 }
@@ -30,7 +36,10 @@ fn a_plan_written_by_a_shell_script_carries_the_pipeline_to_the_end() {
 
 #[test]
 fn a_spool_written_by_ten_lines_of_numpy_trains_a_network() {
-    let has_numpy = Command::new("python3").args(["-c", "import numpy"]).output().is_ok_and(|o| o.status.success());
+    let has_numpy = Command::new("python3")
+        .args(["-c", "import numpy"])
+        .output()
+        .is_ok_and(|o| o.status.success());
     if !has_numpy {
         assert!(!must_not_skip(), "python3 with numpy is missing; CI installs it");
         eprintln!("SKIPPED: python3 with numpy is not installed");

@@ -1,5 +1,7 @@
 //! `nnu-train` as a user meets it: results, resumption, and one line for each way to get it wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
 use artifact::model::{History, Model};
 use artifact::nifti::Geometry;
