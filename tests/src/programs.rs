@@ -66,7 +66,7 @@ pub fn run_all(folder: &Path, root: &Path, lines: &[&str]) {
     }
 }
 
-/// Path → hash of every file below `root`, temporaries of killed programs left out.
+/// Path → hash of every file below `root`, hidden ones and temporaries too.
 ///
 /// # Panics
 /// If a file can't be read.
@@ -76,10 +76,9 @@ pub fn tree(root: &Path) -> std::collections::BTreeMap<PathBuf, String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a readable folder").flatten() {
             let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if !(name.starts_with('.') && name.ends_with(".partial")) {
+            } else {
                 let hash = artifact::hash_file(&path).expect("a readable file");
                 files.insert(path.strip_prefix(root).expect("below the root").to_path_buf(), hash);
             }
@@ -89,7 +88,7 @@ pub fn tree(root: &Path) -> std::collections::BTreeMap<PathBuf, String> {
 }
 
 /// The stages of a small run, in order, on phantoms in `{}/data`.
-pub const SMALL_RUN: [&str; 10] = [
+pub const SMALL_RUN: [&str; 12] = [
     "nnu-phantom -q --training 6 --test 2 --shape 8,20,20 --spacing 3,1.2,1.2 --out {}/data",
     "nnu-fingerprint -q --dataset {}/data --out {}/fingerprint.toml",
     "nnu-plan -q --fingerprint {}/fingerprint.toml --folds 3 --set planning.base_features=4 \
@@ -104,4 +103,13 @@ pub const SMALL_RUN: [&str; 10] = [
      --out {}/postprocess.toml",
     "nnu-infer -q --model {}/model --images {}/data/imagesTs --out {}/test",
     "nnu-postprocess apply -q --predictions {}/test --postprocessing {}/postprocess.toml --out {}/final",
+    "nnu-augment -q --cases {}/cases --plan {}/plan.toml --configuration 3d_fullres --fold 0 --preview {}/preview.png",
+    "nnu-net describe -q --plan {}/plan.toml --configuration 3d_fullres",
 ];
+
+/// Whether a test may not be skipped: CI has everything that the tests need.
+pub fn must_not_skip() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "tells CI from a user's machine, in tests only")]
+    let ci = std::env::var("CI");
+    ci.is_ok_and(|v| v == "true")
+}

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use e2e::programs::{SMALL_RUN, folder, run, run_all};
+use e2e::programs::{SMALL_RUN, folder, must_not_skip, run, run_all};
 use std::path::Path;
 use std::process::Command;
 
@@ -14,14 +14,6 @@ fn script(interpreter: &str, name: &str, root: &Path) {
     let output =
         Command::new(interpreter).arg(Path::new(SCRIPTS).join(name)).arg(root).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test asks whether it runs where nothing may be skipped"
-)]
-fn must_not_skip() -> bool {
-    std::env::var("CI").is_ok_and(|v| v == "true")
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod picture;
 mod progress;
 mod rng;
 mod run;
+mod say;
 mod signal;
 
 pub use args::{Common, Io, Seed};

@@ -1,6 +1,7 @@
 //! `main` of every stage, and what a running stage can ask of its process.
 
 use crate::progress::short;
+use crate::say::say;
 use crate::signal::Stop;
 use crate::{Common, Error, Exit, Io, Progress, Result};
 use artifact::{Kind, Provenance, up_to_date};
@@ -32,7 +33,7 @@ pub struct Run {
 
 /// Parses the command line, runs the stage, prints what went wrong, and gives the exit code.
 pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) -> ExitCode {
-    if std::env::args().skip(1).take_while(|a| a != "--").any(|a| a == "--io") {
+    if std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--io") {
         print_io(io);
         return ExitCode::SUCCESS;
     }
@@ -85,9 +86,9 @@ fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
 fn report(label: &str, error: &Error) {
     let word =
         if matches!(error.exit, Exit::Stopped | Exit::Interrupted) { "stopped" } else { "error" };
-    eprintln!("{label}: {word}: {}", error.message);
+    say(format_args!("{label}: {word}: {}", error.message));
     if let Some(hint) = &error.hint {
-        eprintln!("  hint: {hint}");
+        say(format_args!("  hint: {hint}"));
     }
 }
 
@@ -111,20 +112,20 @@ impl Run {
     /// A line of the log.
     pub fn info(&self, line: impl Display) {
         if !self.quiet {
-            eprintln!("{}: {line}", self.label);
+            say(format_args!("{}: {line}", self.label));
         }
     }
 
     /// A line of the log with `--verbose`.
     pub fn debug(&self, line: impl Display) {
         if self.verbose {
-            eprintln!("{}: {line}", self.label);
+            say(format_args!("{}: {line}", self.label));
         }
     }
 
     /// A warning; printed even with `--quiet`.
     pub fn warn(&self, line: impl Display) {
-        eprintln!("{}: warning: {line}", self.label);
+        say(format_args!("{}: warning: {line}", self.label));
     }
 
     /// Prints an error that doesn't end the run, such as one failed case of many.

@@ -76,25 +76,25 @@ pub fn save(
     checkpoint: &Checkpoint,
     arrays: &Named,
 ) -> artifact::Result<()> {
-    let record = path(folder);
-    let old = Record::<Checkpoint>::load(&record).ok().map(|r| r.body.checkpoint.state);
+    let mut commit = Commit::begin(&path(folder))?;
     let name = &checkpoint.checkpoint.state;
-    let mut commit = Commit::begin(&record)?;
     commit.bytes(name, &npz::encode(arrays))?;
     commit.finish(provenance, checkpoint)?;
-    // States that a kill left between rename and removal go too.
-    for stale in states(folder).into_iter().chain(old) {
-        if stale != *name {
-            let _ = std::fs::remove_file(folder.join(stale));
-        }
-    }
+    tidy(folder, name);
     Ok(())
 }
 
-fn states(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-    names.filter(|n| n.starts_with("checkpoint_") && n.ends_with(".npz")).collect()
+/// Removes every other state, whole or half-written, that a kill left between a rename and a removal.
+pub fn tidy(folder: &Path, keep: &str) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let state = name.starts_with("checkpoint_") && name.ends_with(".npz") && name != keep;
+        let partial = name.starts_with(".checkpoint") && name.ends_with(".partial");
+        if state || partial {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Reads the state, or `None` if there is none.
@@ -154,7 +154,18 @@ mod tests {
             );
             assert_eq!(found_arrays, arrays);
         }
-        assert_eq!(states(folder.path()), [state_name(0, 2)]);
+        // What a kill may have left is gone after the next state, or when the training is taken up again.
+        let names = || {
+            let names = std::fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name());
+            let mut names: Vec<String> = names.map(|n| n.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["checkpoint.toml".to_string(), state_name(0, 2)]);
+        Commit::file(&folder.path().join(state_name(0, 1)), b"old").unwrap();
+        Commit::file(&folder.path().join(".checkpoint_000000_000003.npz.partial"), b"cut").unwrap();
+        tidy(folder.path(), &state_name(0, 2));
+        assert_eq!(names(), ["checkpoint.toml".to_string(), state_name(0, 2)]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a training reads: plan, fold, cases or a spool; checked against each other before anything is computed.
 
-use artifact::case::OpenCase;
+use artifact::case::{FOREGROUND, IMAGE, LABEL, OpenCase};
 use artifact::plan::{Configuration, Plan};
 use artifact::recipe::ScheduleKind;
 use artifact::splits::{Fold, Splits};
 use artifact::{Provenance, Record, hash_bytes, hash_file};
+use rayon::prelude::*;
 use stage::Error;
 use std::path::{Path, PathBuf};
 
@@ -75,8 +76,9 @@ impl Inputs {
         let fold = load_fold(request)?;
         let spool = request.batches.as_deref().map(find_spool).transpose()?.unwrap_or_default();
         let from_cases: &[String] = if request.batches.is_some() { &[] } else { &fold.train };
-        let train = open_cases(request, &plan, &configuration, from_cases)?;
-        let validation = open_cases(request, &plan, &configuration, &fold.validation)?;
+        let (train, train_hash) = open_cases(request, &plan, &configuration, from_cases)?;
+        let (validation, validation_hash) =
+            open_cases(request, &plan, &configuration, &fold.validation)?;
 
         let mut lengthless = plan.clone();
         if lengthless.recipe.schedule.kind == ScheduleKind::Plateau {
@@ -91,8 +93,8 @@ impl Inputs {
             .option("fold", i64::try_from(request.fold).unwrap_or(i64::MAX))
             .input("plan", hash_bytes(text.as_bytes()))
             .input("fold", hash_bytes(format!("{:?} {:?}", fold.train, fold.validation).as_bytes()))
-            .input("training cases", hash_cases(&train))
-            .input("validation cases", hash_cases(&validation));
+            .input("training cases", train_hash)
+            .input("validation cases", validation_hash);
         if !spool.is_empty() {
             provenance = provenance.input("batches", hash_spool(&spool)?);
         }
@@ -143,12 +145,13 @@ fn load_fold(request: &Request) -> Result<Fold, Error> {
     Ok(folds.swap_remove(request.fold))
 }
 
+/// Opens the cases and hashes what they hold.
 fn open_cases(
     request: &Request,
     plan: &Plan,
     configuration: &Configuration,
     ids: &[String],
-) -> Result<Vec<OpenCase>, Error> {
+) -> Result<(Vec<OpenCase>, String), Error> {
     let path = |id: &String| request.cases.join(id).join("case.toml");
     let missing: Vec<&String> = ids.iter().filter(|id| !path(id).is_file()).collect();
     if let Some(first) = missing.first() {
@@ -161,46 +164,74 @@ fn open_cases(
         ))
         .hint("run nnu-preprocess for this configuration first"));
     }
-    ids.iter()
+    let rules = plan.preprocessing_hash(&request.configuration).map_err(Error::input)?;
+    let opened: Result<Vec<(OpenCase, String)>, Error> = ids
+        .par_iter()
         .map(|id| {
-            let case = OpenCase::open(&path(id))?;
-            let info = &case.record.body.case;
-            let expected = [
-                ("channels", info.channels, configuration.network.input_channels),
-                ("classes", info.classes, plan.labels.len()),
-                ("labelled", usize::from(info.labelled), 1),
-            ];
-            for (field, found, wanted) in expected {
-                if found != wanted {
-                    return Err(artifact::Error::input(
-                        &path(id),
-                        format!(
-                            "case.{field} = {found}, but {} expects {wanted}",
-                            request.plan.display()
-                        ),
-                    )
-                    .hint("this case was preprocessed for another plan; run nnu-preprocess again")
-                    .into());
-                }
-            }
-            if info.configuration != request.configuration {
-                return Err(Error::input(format!(
-                    "{}: case.configuration = \"{}\", expected \"{}\"",
-                    path(id).display(),
-                    info.configuration,
-                    request.configuration
-                )));
-            }
-            Ok(case)
+            let path = path(id);
+            let case = OpenCase::open(&path)?;
+            check_case(request, plan, configuration, &rules, &path, &case)?;
+            let hash = content_hash(&path, &case)?;
+            Ok((case, hash))
         })
-        .collect()
+        .collect();
+    let (cases, hashes): (Vec<OpenCase>, Vec<String>) = opened?.into_iter().unzip();
+    Ok((cases, hash_bytes(hashes.join("\n").as_bytes())))
 }
 
-fn hash_cases(cases: &[OpenCase]) -> String {
-    // Keys and siblings' hashes say what a case holds; foreign cases without them are told apart by their record.
-    let text: Vec<String> =
-        cases.iter().map(|c| format!("{:?} {:?}", c.record.header, c.record.body)).collect();
-    hash_bytes(text.join("\n").as_bytes())
+/// Whether a case was made for this plan and configuration.
+fn check_case(
+    request: &Request,
+    plan: &Plan,
+    configuration: &Configuration,
+    rules: &str,
+    path: &Path,
+    case: &OpenCase,
+) -> Result<(), Error> {
+    let info = &case.record.body.case;
+    let again = "this case was preprocessed for another plan; run nnu-preprocess again";
+    let expected = [
+        ("channels", info.channels, configuration.network.input_channels),
+        ("classes", info.classes, plan.labels.len()),
+        ("labelled", usize::from(info.labelled), 1),
+    ];
+    for (field, found, wanted) in expected {
+        if found != wanted {
+            let line =
+                format!("case.{field} = {found}, but {} expects {wanted}", request.plan.display());
+            return Err(artifact::Error::input(path, line).hint(again).into());
+        }
+    }
+    if info.configuration != request.configuration {
+        let line = format!(
+            "case.configuration = \"{}\", expected \"{}\"",
+            info.configuration, request.configuration
+        );
+        return Err(artifact::Error::input(path, line).into());
+    }
+    // Cases of foreign stages need not say which plan they follow.
+    match case.record.provenance.inputs.iter().find(|i| i.name == "plan") {
+        Some(made_by) if made_by.hash != rules => {
+            let line =
+                format!("was preprocessed by other rules than those of {}", request.plan.display());
+            Err(artifact::Error::input(path, line).hint(again).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hash of what a case holds; siblings are held against the record's hashes where it gives any.
+fn content_hash(path: &Path, case: &OpenCase) -> Result<String, Error> {
+    case.record.verify(path)?;
+    let mut text = format!("{:?}", case.record.body);
+    for name in [IMAGE, LABEL, FOREGROUND] {
+        text += match case.record.header.files.get(name) {
+            Some(hash) if !hash.is_empty() => hash.clone(),
+            _ => hash_file(&path.with_file_name(name))?,
+        }
+        .as_str();
+    }
+    Ok(hash_bytes(text.as_bytes()))
 }
 
 /// The records `000000/batch.toml`, … of a spool, in order.

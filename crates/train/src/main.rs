@@ -1,5 +1,6 @@
 //! `nnu-train`: see [`train`].
 
+use artifact::Commit;
 use artifact::batch::Batch;
 use artifact::case::Case;
 use artifact::model::{Model, ModelInfo};
@@ -108,6 +109,8 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
         "{} fold {}: {train} cases to train on, {validation} to validate on",
         args.configuration, args.fold
     ));
+    // Asked now, not after the first epoch.
+    drop(Commit::begin(&record)?);
     let mut trainer = Trainer::new(run, &inputs, &device, request.seed, &args.out)?;
     let outcome = trainer.train()?;
     let mut validation_dice = Vec::new();

@@ -101,11 +101,10 @@ impl Schedule {
             &mut state.best_validation,
             &mut state.epochs_since_validation,
         );
-        if epoch + 1 >= r.epochs {
-            return Verdict::EpochsDone;
-        }
+        // The rate moves after the last epoch too: a longer training goes on from here as if it had been that long.
+        let rest = if epoch + 1 >= r.epochs { Verdict::EpochsDone } else { Verdict::Continue };
         if r.kind == ScheduleKind::Polynomial {
-            return Verdict::Continue;
+            return rest;
         }
         if state.epochs_since_train >= r.reduce_after_epochs {
             state.learning_rate *= r.reduce_factor;
@@ -115,7 +114,7 @@ impl Schedule {
         if stale && state.learning_rate < r.stop_below_learning_rate {
             return Verdict::Plateau;
         }
-        Verdict::Continue
+        rest
     }
 }
 
@@ -189,6 +188,22 @@ mod tests {
         // 1e-3 per epoch: the threshold of 5e-3 is passed every sixth epoch, so the rate never falls.
         let (changes, last, verdict) = run(&schedule, |epoch| (-1e-3 * epoch as f64, 0.0));
         assert_eq!((changes.len(), last, verdict), (0, 1000, Verdict::EpochsDone));
+    }
+
+    #[test]
+    fn the_last_epoch_moves_the_rate_like_any_other() {
+        let long = rule(ScheduleKind::Plateau);
+        let short = recipe::Schedule { epochs: 31, ..long.clone() };
+        let [a, b] = [long, short].map(|rule| {
+            let schedule = Schedule::new(&rule, 3e-4);
+            let mut state = schedule.begin();
+            for epoch in 0..31 {
+                schedule.after_epoch(&mut state, epoch, 0.5, 0.5);
+            }
+            state
+        });
+        assert_eq!(a, b);
+        assert_eq!(a.learning_rate, 3e-4 * 0.2);
     }
 
     #[test]

@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 /// A checkpoint is written after each epoch, and within one at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 
+/// Curves and history of a training under way.
+const LIVE_PROGRESS: &str = "checkpoint_progress.png";
+const LIVE_HISTORY: &str = "checkpoint_history.toml";
+
 /// How a training ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -104,6 +108,17 @@ impl<'a> Trainer<'a> {
             ))
             .hint("give another --out, or --force to start again from epoch 0"));
         }
+        let epochs = self.inputs.plan.recipe.schedule.epochs;
+        if at.epoch > epochs || (at.epoch == epochs && at.iteration > 0) {
+            return Err(Error::input(format!(
+                "{}: is at epoch {}, iteration {} already, but the training asked for has {epochs} epochs",
+                checkpoint::path(self.out).display(),
+                at.epoch,
+                at.iteration
+            ))
+            .hint("give another --out, or --force to start again from epoch 0"));
+        }
+        checkpoint::tidy(self.out, &at.state);
         let (mut weights, mut moments) = (Named::new(), Named::new());
         for (name, array) in arrays {
             match name.split_once('/') {
@@ -226,19 +241,22 @@ impl<'a> Trainer<'a> {
             self.loss_sum += loss.total;
             self.iteration += 1;
             bar.add(1);
-            if self.run.stop_requested() {
-                self.save()?;
-                return Err(Error::stopped(format!(
-                    "at epoch {epoch}, iteration {}",
-                    self.iteration
-                ))
-                .hint("the same command continues from here"));
-            }
+            self.stop_here()?;
             if self.last_save.elapsed() > CHECKPOINT_EVERY {
                 self.save()?;
             }
         }
         Ok(())
+    }
+
+    /// Saves a checkpoint and ends if a signal asked to stop.
+    fn stop_here(&mut self) -> Result<(), Error> {
+        if !self.run.stop_requested() {
+            return Ok(());
+        }
+        self.save()?;
+        let at = format!("at epoch {}, iteration {}", self.epochs.len(), self.iteration);
+        Err(Error::stopped(at).hint("the same command continues from here"))
     }
 
     fn check_batch(
@@ -294,8 +312,9 @@ impl<'a> Trainer<'a> {
             self.ended_by = "plateau".into();
         }
         self.save()?;
-        Commit::file(&self.out.join(model::PROGRESS), &self.curves())?;
-        Commit::file(&self.out.join(model::HISTORY), self.history()?.as_bytes())?;
+        // Not the names of the finished model's files: an earlier model in this folder stays whole until the end.
+        Commit::file(&self.out.join(LIVE_PROGRESS), &self.curves())?;
+        Commit::file(&self.out.join(LIVE_HISTORY), self.history()?.as_bytes())?;
         self.run.info(self.epoch_line(begun.elapsed(), waited));
         Ok(())
     }
@@ -313,6 +332,7 @@ impl<'a> Trainer<'a> {
         Feed::run(&source, first, first + count as u64, self.run.threads().div_ceil(2), |feed| {
             for _ in 0..count {
                 let (image, label): Batch = feed.take()?;
+                self.stop_here()?;
                 let loss =
                     self.net.loss(image.view(), label.view(), &self.loss).map_err(net_error)?;
                 sum += loss.total;
@@ -380,6 +400,9 @@ impl<'a> Trainer<'a> {
         commit.bytes(model::HISTORY, self.history()?.as_bytes())?;
         commit.bytes(model::PROGRESS, &self.curves())?;
         commit.finish(&self.inputs.provenance, &Model { model: info })?;
+        for live in [LIVE_PROGRESS, LIVE_HISTORY] {
+            let _ = std::fs::remove_file(self.out.join(live));
+        }
         Ok(())
     }
 }

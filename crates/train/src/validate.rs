@@ -44,7 +44,12 @@ pub fn validate(
                            out: ndarray::ArrayViewMut5<'_, f32>| {
             net.forward_into(x, out).map_err(|e| Error::failed(e.to_string()))
         };
-        let mut tick = |_| run.check_stop();
+        // The trained state lies in the last epoch's checkpoint: the same command predicts again.
+        let mut tick = |_| match run.stop_requested() {
+            true => Err(Error::stopped("while predicting the validation cases")
+                .hint("the same command continues from here")),
+            false => Ok(()),
+        };
         let probabilities =
             sliding_window::predict(case.image(), classes, &window, &mut forward, &mut tick)?;
         for (sum, dice) in
