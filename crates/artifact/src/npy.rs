@@ -80,11 +80,36 @@ pub fn encode_header<T: Element>(shape: &[usize]) -> Vec<u8> {
     out
 }
 
+/// The way out of an array that isn't what its header says.
+pub(crate) const DAMAGED: &str = "the file is cut off or was overwritten; make it again";
+
+/// Longest header with what stands before it: magic (6), version (2), length (2).
+pub(crate) const LONGEST_HEADER: u64 = 10 + u16::MAX as u64;
+
 /// Reads the header and checks it against the file's size.
 ///
 /// # Errors
 /// If it isn't `.npy` version 1, C order, or if its shape doesn't fit the file.
 pub fn header(path: &Path, bytes: &[u8]) -> Result<NpyHeader> {
+    let (header, expected) = claim(path, bytes)?;
+    let found = bytes.len() - header.data_offset;
+    if expected != Some(found) {
+        let NpyHeader { descriptor, shape, .. } = &header;
+        return Err(Error::input(
+            path,
+            format!("holds {found} bytes of data, but its header says {descriptor} {shape:?}"),
+        )
+        .hint(DAMAGED));
+    }
+    Ok(header)
+}
+
+/// What the header at the beginning of `bytes` says, and how many bytes of data that takes; None if more than memory can
+/// hold.
+///
+/// # Errors
+/// If it isn't `.npy` version 1, C order.
+pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<(NpyHeader, Option<usize>)> {
     let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
     if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
         return Err(broken("does not begin with the magic bytes"));
@@ -112,15 +137,7 @@ pub fn header(path: &Path, bytes: &[u8]) -> Result<NpyHeader> {
     let largest = without_zeros.try_fold(item, |n, &edge| n.checked_mul(edge));
     let possible = largest.is_some_and(|n| isize::try_from(n).is_ok());
     let expected = if shape.contains(&0) { Some(0) } else { largest }.filter(|_| possible);
-    let found = bytes.len() - data_offset;
-    if expected != Some(found) {
-        return Err(Error::input(
-            path,
-            format!("holds {found} bytes of data, but its header says {descriptor} {shape:?}"),
-        )
-        .hint("the file is cut off or was overwritten; make it again"));
-    }
-    Ok(NpyHeader { descriptor: descriptor.into(), shape, data_offset })
+    Ok((NpyHeader { descriptor: descriptor.into(), shape, data_offset }, expected))
 }
 
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {

@@ -49,14 +49,39 @@ pub fn read(path: &Path) -> Result<Named> {
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(broken)?;
         let name = entry.name().trim_end_matches(".npy").to_string();
-        let mut bytes = Vec::new();
-        let array = match entry.read_to_end(&mut bytes) {
-            Ok(_) => npy::decode(path, &bytes),
-            Err(e) => Err(Error::input(path, format!("cannot be unpacked: {e}"))),
-        };
+        let array = unpack(path, &mut entry).and_then(|bytes| npy::decode(path, &bytes));
         let array =
             array.map_err(|e| Error { message: format!("array {name}: {}", e.message), ..e })?;
         arrays.push((name, array));
     }
     Ok(arrays)
+}
+
+/// The bytes of one `.npy` file, no more than its header says: a few bytes can be unpacked to gigabytes.
+fn unpack(path: &Path, entry: &mut impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut read = |bytes: &mut Vec<u8>, most: u64| {
+        let part = entry.by_ref().take(most).read_to_end(bytes);
+        part.map_err(|e| Error::input(path, format!("cannot be unpacked: {e}")))
+    };
+    read(&mut bytes, npy::LONGEST_HEADER)?;
+    let (header, data) = npy::claim(path, &bytes)?;
+    let says = format!("its header says {} {:?}", header.descriptor, header.shape);
+    let Some(expected) = data.and_then(|data| data.checked_add(header.data_offset)) else {
+        return Err(
+            Error::input(path, format!("{says}, more than memory can hold")).hint(npy::DAMAGED)
+        );
+    };
+    // One byte beyond, so that the end of the entry is seen and its checksum compared.
+    let rest = (expected as u64 + 1).saturating_sub(bytes.len() as u64);
+    read(&mut bytes, rest)?;
+    if bytes.len() > expected {
+        let data = expected - header.data_offset;
+        return Err(Error::input(
+            path,
+            format!("holds more than {data} bytes of data, but {says}"),
+        )
+        .hint(npy::DAMAGED));
+    }
+    Ok(bytes)
 }

@@ -3,9 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use artifact::{npy, npz};
+use artifact::{Fault, npy, npz};
 use half::f16;
 use ndarray::{Array1, Array2, Array3, ArrayD, Dimension, IxDyn, arr1};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -148,11 +149,39 @@ fn numpys_own_archives_are_read_and_lies_behind_a_right_checksum_refused() {
     for (name, message) in [
         (
             "huge.npz",
-            "array a: holds 8 bytes of data, but its header says <f4 [4611686018427387904]",
+            "array a: its header says <f4 [4611686018427387904], more than memory can hold",
         ),
         ("double.npz", "array a: holds <f8, expected <f4 (f32)"),
         ("fortran.npz", "array a: fortran_order = True, expected C order"),
     ] {
         assert_eq!(npz::read(&folder.join(name)).unwrap_err().message, message);
+    }
+}
+
+/// 64 MiB of zeros that deflate to 64 KiB, behind headers that say two numbers or more than there can be. The archive's
+/// checksum is wrong too: a reader that unpacks everything reports that, one that stops at the claim never gets there.
+#[test]
+fn an_entry_is_unpacked_no_further_than_its_header_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated);
+    for (shape, message) in [
+        ("(2,)", "array a: holds more than 8 bytes of data, but its header says <f4 [2]"),
+        (
+            "(4611686018427387904,)",
+            "array a: its header says <f4 [4611686018427387904], more than memory can hold",
+        ),
+    ] {
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        archive.start_file("a.npy", options).unwrap();
+        archive.write_all(&raw(1, &header, &vec![0; 64 << 20])).unwrap();
+        let mut bytes = archive.finish().unwrap().into_inner();
+        assert!(bytes.len() < 1 << 18);
+        // The checksum in the central directory.
+        let at = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        bytes[at + 16] ^= 1;
+        let error = npz::read(&file(folder.path(), "long.npz", &bytes)).unwrap_err();
+        assert_eq!((error.fault, error.message.as_str()), (Fault::Input, message));
     }
 }
