@@ -3,6 +3,8 @@
 //! A recipe is a TOML file with these tables; `nnu-plan` copies the resolved one into `plan.toml` under `[recipe]`.
 //! Unknown keys are errors, so that a mistyped setting is never silently ignored.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 /// A closed range, written `[low, high]`.
@@ -308,91 +310,4 @@ pub struct Postprocessing {
     pub keep_largest_if_single_in_training: bool,
     /// … and only if the cross-validated Dice of that class does not fall.
     pub only_if_dice_does_not_fall: bool,
-}
-
-impl Recipe {
-    /// Ranges and counts that no stage could work with.
-    ///
-    /// # Errors
-    /// One line: key, found, expected.
-    pub fn check(&self) -> Result<(), String> {
-        let a = &self.augmentation;
-        let ranges = [
-            ("rotation_degrees_3d", a.rotation_degrees_3d),
-            ("rotation_degrees_2d", a.rotation_degrees_2d),
-            ("rotation_degrees_2d_elongated", a.rotation_degrees_2d_elongated),
-            ("scaling_factor", a.scaling_factor),
-            ("elastic_alpha_3d", a.elastic_alpha_3d),
-            ("elastic_alpha_2d", a.elastic_alpha_2d),
-            ("elastic_sigma", a.elastic_sigma),
-            ("gamma", a.gamma),
-        ];
-        for (key, [low, high]) in ranges {
-            if !(low.is_finite() && high.is_finite() && low <= high) {
-                return Err(format!(
-                    "recipe.augmentation.{key} = [{low}, {high}], expected low ≤ high"
-                ));
-            }
-        }
-        let fractions = [
-            ("augmentation.rotation_probability", a.rotation_probability),
-            ("augmentation.scaling_probability", a.scaling_probability),
-            ("augmentation.elastic_probability", a.elastic_probability),
-            ("augmentation.gamma_probability", a.gamma_probability),
-            ("augmentation.mirror_probability", a.mirror_probability),
-            ("sampling.foreground_fraction", self.sampling.foreground_fraction),
-        ];
-        for (key, p) in fractions {
-            if !(0.0..=1.0).contains(&p) {
-                return Err(format!("recipe.{key} = {p}, expected 0 to 1"));
-            }
-        }
-        let positive = [
-            ("augmentation.scaling_factor", a.scaling_factor[0]),
-            ("augmentation.gamma", a.gamma[0]),
-            ("inference.step", self.inference.step),
-            ("inference.gaussian_sigma", self.inference.gaussian_sigma),
-            ("optimiser.learning_rate", self.optimiser.learning_rate),
-            ("planning.gpu_memory_gib", self.planning.gpu_memory_gib),
-            ("planning.reference_memory_gib", self.planning.reference_memory_gib),
-        ];
-        for (key, x) in positive {
-            if !(x.is_finite() && x > 0.0) {
-                return Err(format!("recipe.{key} = {x}, expected a positive number"));
-            }
-        }
-        if self.inference.step > 1.0 {
-            return Err(format!(
-                "recipe.inference.step = {}, expected at most 1",
-                self.inference.step
-            ));
-        }
-        if let Some(axis) = a.mirror_axes.iter().find(|&&axis| axis > 2) {
-            return Err(format!(
-                "recipe.augmentation.mirror_axes contains {axis}, expected 0, 1 or 2"
-            ));
-        }
-        let p = &self.preprocessing;
-        let orders = [
-            ("preprocessing.image_order", p.image_order, 3),
-            ("preprocessing.image_order_coarse_axis", p.image_order_coarse_axis, 3),
-            ("preprocessing.label_order", p.label_order, 1),
-            ("preprocessing.label_order_coarse_axis", p.label_order_coarse_axis, 1),
-            ("augmentation.image_order", a.image_order, 3),
-            ("augmentation.label_order", a.label_order, 1),
-            ("inference.resample_order", self.inference.resample_order, 1),
-            ("inference.resample_order_coarse_axis", self.inference.resample_order_coarse_axis, 1),
-        ];
-        for (key, order, most) in orders {
-            if !(order <= 1 || order == most) {
-                let allowed = if most == 3 { "0, 1 or 3" } else { "0 or 1" };
-                return Err(format!("recipe.{key} = {order}, expected {allowed}"));
-            }
-        }
-        let s = &self.schedule;
-        if s.epochs == 0 || s.iterations_per_epoch == 0 {
-            return Err("recipe.schedule.epochs and iterations_per_epoch must be at least 1".into());
-        }
-        Ok(())
-    }
 }
