@@ -1,6 +1,7 @@
 //! One error type for everything that is wrong with a file.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What went wrong, as the caller's exit code sees it.
@@ -37,7 +38,8 @@ impl Error {
     /// The system refused to read or write.
     pub fn io(path: &Path, doing: &str, error: &std::io::Error) -> Self {
         let fault = match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => Fault::Input,
+            // Not there, cut off, or not the text it should be.
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Fault::Input,
             _ => Fault::Io,
         };
         Self { fault, path: path.into(), message: format!("cannot {doing}: {error}"), hint: None }

@@ -27,6 +27,7 @@ pub mod model;
 pub mod nifti;
 pub mod npy;
 pub mod npz;
+mod place;
 pub mod plan;
 pub mod postprocessing;
 pub mod prediction;

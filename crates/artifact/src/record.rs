@@ -137,8 +137,7 @@ impl<T: Kind> Record<T> {
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::io(path, &format!("read this {} record", T::KIND), &e))?;
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| syntax(path, &e))?;
-        let (header, provenance) = load_header(path, &table)?;
+        let (header, provenance) = load_header(path, &text)?;
         if header.kind != T::KIND {
             return Err(Error::input(
                 path,
@@ -152,7 +151,7 @@ impl<T: Kind> Record<T> {
             )
             .hint(format!("this {} was written by another version; make it again", T::KIND)));
         }
-        let body: T = table.try_into().map_err(|e: toml::de::Error| syntax(path, &e))?;
+        let body: T = toml::from_str(&text).map_err(|e| syntax(path, &text, &e))?;
         body.check().map_err(|e| Error::input(path, e))?;
         let record = Self { header, provenance, body };
         for name in record.header.files.keys() {
@@ -200,21 +199,18 @@ fn sibling_fault(path: &Path, name: &str, expected: &str) -> Result<()> {
 }
 
 /// `[artifact]` and `[provenance]` of any record.
-pub(crate) fn load_header(path: &Path, table: &toml::Table) -> Result<(Header, Provenance)> {
-    let Some(header) = table.get("artifact") else {
+pub(crate) fn load_header(path: &Path, text: &str) -> Result<(Header, Provenance)> {
+    #[derive(Deserialize)]
+    struct Top {
+        artifact: Option<Header>,
+        #[serde(default)]
+        provenance: Provenance,
+    }
+    let top: Top = toml::from_str(text).map_err(|e| syntax(path, text, &e))?;
+    let Some(header) = top.artifact else {
         return Err(Error::input(path, "no [artifact] table, expected one with kind and version"));
     };
-    let header: Header = header
-        .clone()
-        .try_into()
-        .map_err(|e: toml::de::Error| Error::input(path, format!("[artifact]: {}", e.message())))?;
-    let provenance = match table.get("provenance") {
-        Some(p) => p.clone().try_into().map_err(|e: toml::de::Error| {
-            Error::input(path, format!("[provenance]: {}", e.message()))
-        })?,
-        None => Provenance::default(),
-    };
-    Ok((header, provenance))
+    Ok((header, top.provenance))
 }
 
 /// A name that becomes part of a path must not lead out of its folder. One line: field, found, expected.
@@ -240,10 +236,9 @@ fn short(hash: &str) -> &str {
     hash.get(..15).unwrap_or(hash)
 }
 
-pub(crate) fn syntax(path: &Path, error: &toml::de::Error) -> Error {
-    // The message of a missing or mistyped key names it; only the first line is wanted.
-    let message = error.message().lines().next().unwrap_or("not TOML").to_string();
-    Error::input(path, message)
+/// What is wrong with a record's text, with its line and key.
+pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    Error::input(path, crate::place::describe(text, error))
 }
 
 /// Whether `path` is already what a call with this key would write: same key, siblings unchanged.
