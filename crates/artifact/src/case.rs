@@ -8,7 +8,7 @@
 use crate::nifti::Geometry;
 use crate::npy::Mapped;
 use crate::{Error, Kind, Record, Result};
-use ndarray::{Array2, ArrayView3, ArrayView4, Ix3, Ix4};
+use ndarray::{Array2, ArrayView3, ArrayView4, Ix4};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -85,13 +85,14 @@ impl Kind for Case {
     fn check(&self) -> std::result::Result<(), String> {
         let c = &self.case;
         crate::record::check_name("case.id", &c.id)?;
-        if c.channels == 0 || c.shape.contains(&0) {
-            return Err(format!(
-                "case.channels = {}, case.shape = {:?}, expected no zeros",
-                c.channels, c.shape
-            ));
+        for (field, n) in [("channels", c.channels), ("classes", c.classes)] {
+            if !(1..=MOST_CLASSES).contains(&n) {
+                return Err(format!("case.{field} = {n}, expected 1 to {MOST_CLASSES}"));
+            }
         }
         let o = &self.original;
+        check_grid("case", c.shape, c.spacing_mm)?;
+        check_grid("original.geometry", o.geometry.shape, o.geometry.spacing_mm)?;
         let mut sorted = o.transpose;
         sorted.sort_unstable();
         if sorted != [0, 1, 2] {
@@ -113,7 +114,29 @@ impl Kind for Case {
     }
 }
 
-/// A case with its arrays mapped, shapes checked against the record. Clones share the maps.
+/// As many classes as there are label values (0 to 32767), and no data set has more channels.
+const MOST_CLASSES: usize = 1 << 15;
+
+/// More voxels than any image has that a stage could hold: 4096³, 256 GiB as f32. Below it, sizes in bytes can't overflow,
+/// even of an f64 per class: 2³⁶ × 2¹⁵ × 2³ = 2⁵⁴.
+const MOST_VOXELS: usize = 1 << 36;
+
+fn check_grid(
+    field: &str,
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+) -> std::result::Result<(), String> {
+    let voxels = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+    if !voxels.is_some_and(|n| (1..=MOST_VOXELS).contains(&n)) {
+        return Err(format!("{field}.shape = {shape:?}, expected 1 to 2^36 voxels"));
+    }
+    if !spacing_mm.iter().all(|s| s.is_finite() && *s > 0.0) {
+        return Err(format!("{field}.spacing_mm = {spacing_mm:?}, expected positive numbers"));
+    }
+    Ok(())
+}
+
+/// A case with its arrays mapped; shapes, label and foreground checked against the record. Clones share the maps.
 #[derive(Debug, Clone)]
 pub struct OpenCase {
     /// The record.
@@ -127,7 +150,7 @@ impl OpenCase {
     /// Opens `CASE/case.toml` and maps its arrays.
     ///
     /// # Errors
-    /// If record and arrays disagree.
+    /// If record and arrays disagree, or the label holds what is no class. The whole label is read for that.
     pub fn open(path: &Path) -> Result<Self> {
         let record = Record::<Case>::load(path)?;
         let info = &record.body.case;
@@ -139,7 +162,7 @@ impl OpenCase {
         if info.labelled {
             let mapped = Mapped::open(&path.with_file_name(LABEL))?;
             expect_shape(path, LABEL, mapped.shape(), &info.shape)?;
-            mapped.view::<i16, Ix3>()?;
+            check_classes(&path.with_file_name(LABEL), mapped.view()?, info.classes)?;
             label = Some(Arc::new(mapped));
             foreground = Some(Arc::new(read_foreground(path, info)?));
         }
@@ -159,6 +182,26 @@ impl OpenCase {
     /// Rows (class index, z, y, x), sorted by class.
     pub fn foreground(&self) -> Option<&Array2<i32>> {
         self.foreground.as_deref()
+    }
+}
+
+fn check_classes(file: &Path, label: ArrayView3<'_, i16>, classes: usize) -> Result<()> {
+    let limit = i32::try_from(classes).unwrap_or(i32::MAX);
+    let outside = |class: i16| class < -1 || i32::from(class) >= limit;
+    // Without an early end the compiler can look at many voxels at once; where it is matters only if there is one.
+    if !label.iter().fold(false, |any, class| any | outside(*class)) {
+        return Ok(());
+    }
+    match label.indexed_iter().find(|(_, class)| outside(**class)) {
+        None => Ok(()),
+        Some(((z, y, x), class)) => Err(Error::input(
+            file,
+            format!(
+                "holds class {class} at voxel [{z}, {y}, {x}] (z, y, x), expected -1 to {} ({classes} classes)",
+                classes - 1
+            ),
+        )
+        .hint("the file doesn't belong to its record; preprocess this case again")),
     }
 }
 
