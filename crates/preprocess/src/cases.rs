@@ -9,6 +9,7 @@ use artifact::{Provenance, Record, hash_file, nifti, up_to_date};
 use preprocess::{configuration, preprocess, resample, target_spacing, write_case};
 use rayon::prelude::*;
 use stage::{Error, Exit, Progress, Result, Run};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// What became of a case that didn't fail.
@@ -80,7 +81,9 @@ impl Job<'_> {
                 ))
             })
         };
-        self.args.case.iter().map(find).collect()
+        // A case named twice is done once: two writers of one output would get in each other's way.
+        let mut seen = BTreeSet::new();
+        self.args.case.iter().filter(|id| seen.insert(*id)).map(find).collect()
     }
 
     /// Cases in order, cut where the next one would exceed the memory.

@@ -149,6 +149,15 @@ fn slices_keep_their_distance_in_2d() {
     assert_eq!((info.shape, info.spacing_mm), ([12, 19, 10], [1.0, 0.8, 1.3]));
 }
 
+/// Two writers of one output would get in each other's way.
+#[test]
+fn a_case_that_is_named_twice_is_done_once() {
+    let bench = Bench::new();
+    let ended = bench.run(&["--case", "b", "--case", "a", "--case", "b", "--threads", "2"]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 2 written to cases, 0 up to date"]);
+    assert_eq!(bench.files().len(), 8);
+}
+
 #[test]
 fn threads_and_memory_do_not_change_a_byte() {
     let bench = Bench::new();
