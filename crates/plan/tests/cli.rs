@@ -196,7 +196,7 @@ fn bad_inputs_are_input_errors() {
         ),
         (
             good.replace("cropped_shape", "croped_shape"),
-            "fingerprint.toml: missing field `cropped_shape`\n",
+            "fingerprint.toml: line 40 (cases[0]): missing field `cropped_shape`\n",
         ),
         (good.replace("[[cases]]", "[[other]]"), "fingerprint.toml: missing field `cases`\n"),
     ];

@@ -55,7 +55,8 @@ fn folds_of_the_260_hippocampus_cases_equal_nnu_net_s() {
     let runs =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/golden/hippocampus_runs");
     if !runs.is_dir() {
-        assert!(std::env::var("CI").is_err(), "{} is missing", runs.display());
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci, "{} is missing", runs.display());
         eprintln!("SKIPPED: no {}", runs.display());
         return;
     }
