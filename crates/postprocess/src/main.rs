@@ -5,6 +5,7 @@ mod cli;
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
+use artifact::splits::Splits;
 use artifact::summary::Summary;
 use stage::Io;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ const IO: &[Io] = &[
     Io::foreign("reads", "--labels", "NIfTI label maps"),
     Io::foreign("reads", "--images", "NIfTI images"),
     Io::reads::<Plan>("--plan"),
+    Io::reads::<Splits>("evaluate --splits"),
     Io::reads::<Postprocessing>("--postprocessing"),
     Io::writes::<Summary>("evaluate --out"),
     Io::writes::<Postprocessing>("fit --out"),

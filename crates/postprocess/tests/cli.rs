@@ -5,8 +5,9 @@
 use artifact::nifti::{Geometry, encode_image, encode_labels, read};
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
+use artifact::splits::{Fold, Splits};
 use artifact::summary::Summary;
-use artifact::{Commit, Record, inspect};
+use artifact::{Commit, Provenance, Record, inspect};
 use ndarray::{Array3, Array4, s};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -115,6 +116,30 @@ foreground mean             0.9949                          0.9900
     let forced = run(&[&flags[..], &["--threads", "3", "--force"]].concat(), data.path());
     assert!(forced.status.success() && !stderr(&forced).contains("up to date"));
     assert_eq!(std::fs::read(&record).unwrap(), before);
+}
+
+#[test]
+fn with_a_fold_exactly_its_validation_cases_are_scored() {
+    let data = data();
+    let split = |train: &[&str], validation: &[&str]| {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_string()).collect();
+        Fold { train: ids(train), validation: ids(validation) }
+    };
+    let folds = vec![split(&["a"], &["b"]), split(&["a"], &["b", "unpredicted"])];
+    let commit = Commit::begin(&data.path().join("splits.toml")).unwrap();
+    commit.finish(&Provenance::default(), &Splits { folds }).unwrap();
+
+    let flags = with(&["--splits", "splits.toml", "--fold", "0", "-q"]);
+    assert!(run(&flags, data.path()).status.success());
+    let summary = Record::<Summary>::load(&data.path().join("out/summary.toml")).unwrap().body;
+    assert_eq!(summary.cases.iter().map(|c| c.case.as_str()).collect::<Vec<_>>(), ["b"]);
+
+    let line = "nnu-postprocess: error: predictions: no prediction of unpredicted, a validation case of fold 1\n";
+    let (code, text) = fails(&with(&["--splits", "splits.toml", "--fold", "1"]), data.path());
+    assert!(code == 3 && text.starts_with(line), "{code} {text}");
+    let line = "nnu-postprocess: error: --fold 2, but splits.toml has folds 0 to 1\n";
+    let (code, text) = fails(&with(&["--splits", "splits.toml", "--fold", "2"]), data.path());
+    assert_eq!((code, text.as_str()), (2, line));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::each_case;
 use artifact::nifti::Volume;
 use artifact::plan::Plan;
 use artifact::prediction::{self, Found};
+use artifact::splits::Splits;
 use artifact::summary::Summary;
 use artifact::{Commit, Label, Provenance, Record, hash_file};
 use ndarray::{Array3, Axis};
@@ -26,6 +27,12 @@ pub struct Args {
     /// Plan that names the labels [default: the predictions' records, else the values that occur]
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Folds; with --fold, exactly that fold's validation cases are scored
+    #[arg(long, value_name = "FILE", requires = "fold")]
+    splits: Option<PathBuf>,
+    /// Fold of --splits
+    #[arg(long, value_name = "K", requires = "splits")]
+    fold: Option<usize>,
     /// Folder with the images CASE_0000.nii.gz or CASE.nii.gz, such as imagesTr; for --overlays
     #[arg(long, value_name = "DIR", requires = "overlays")]
     images: Option<PathBuf>,
@@ -49,7 +56,7 @@ struct Case {
 }
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
-    let predictions = prediction::find(&args.predictions)?;
+    let predictions = of_fold(args, prediction::find(&args.predictions)?)?;
     let cases = pair(args, &predictions, run)?;
     let labels = labels(args, &predictions)?;
     let provenance = provenance(args, &predictions, &cases, run)?;
@@ -87,6 +94,28 @@ fn print(summary: &Summary) -> Result<()> {
             Err(Error::failed(format!("cannot write to stdout: {e}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// The predictions of the fold's validation cases, if a fold is asked for; one that is missing is an error.
+fn of_fold(args: &Args, mut predictions: Vec<Found>) -> Result<Vec<Found>> {
+    let (Some(path), Some(fold)) = (&args.splits, args.fold) else { return Ok(predictions) };
+    let folds = Record::<Splits>::load(path)?.body.folds;
+    let Some(wanted) = folds.get(fold).map(|f| &f.validation) else {
+        let last = folds.len() - 1;
+        return Err(Error::usage(format!(
+            "--fold {fold}, but {} has folds 0 to {last}",
+            path.display()
+        )));
+    };
+    predictions.retain(|p| wanted.contains(&p.case));
+    match wanted.iter().find(|id| !predictions.iter().any(|p| p.case == **id)) {
+        None => Ok(predictions),
+        Some(id) => Err(Error::input(format!(
+            "{}: no prediction of {id}, a validation case of fold {fold}",
+            args.predictions.display()
+        ))
+        .hint("predict it first: nnu-infer --cases DIR --validation")),
     }
 }
 
