@@ -126,11 +126,16 @@ impl Commit {
         sync_folder(&self.record)
     }
 
-    /// Writes one file that is no record (a table or picture for people) by the same write → fsync → rename.
+    /// Writes one file that is no record (a table or picture for people) by the same write → fsync → rename; a file that
+    /// holds these bytes already is left alone.
     ///
     /// # Errors
     /// If it can't be written.
     pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+        let same_length = fs::metadata(path).is_ok_and(|m| m.len() == bytes.len() as u64);
+        if same_length && fs::read(path).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
         let folder = folder(path);
         fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "make this folder", &e))?;
         let temp = temporary(path);
