@@ -29,12 +29,12 @@ fn a_plan_written_by_a_shell_script_carries_the_pipeline_to_the_end() {
 #[test]
 fn a_spool_written_by_ten_lines_of_numpy_trains_a_network() {
     let has_numpy = Command::new("python3")
-        .args(["-c", "import numpy"])
+        .args(["-c", "import numpy, tomllib"])
         .output()
         .is_ok_and(|o| o.status.success());
     if !has_numpy {
-        assert!(!must_not_skip(), "python3 with numpy is missing; CI installs it");
-        eprintln!("SKIPPED: python3 with numpy is not installed");
+        assert!(!must_not_skip(), "python3.11 with numpy is missing; CI installs it");
+        eprintln!("SKIPPED: python3 of at least 3.11 with numpy is not installed");
         return;
     }
     let root = tempfile::tempdir().unwrap();
