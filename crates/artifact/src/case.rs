@@ -1,9 +1,11 @@
 //! `CASE/case.toml` with `image.npy`, `label.npy`, `foreground.npy`: one preprocessed case of one configuration.
 //!
 //! - `image.npy` f32 `[channel, z, y, x]`, plan axes (after the plan's transpose), resampled and normalised.
-//! - `label.npy` i16 `[z, y, x]`: class index (not the data set's value); −1 = outside the nonzero mask. Not written
-//!   for cases without a label.
+//! - `label.npy` i16 `[z, y, x]`: class index (not the data set's value); −1 = outside the nonzero mask; `classes` = the
+//!   ignore label, where the data set has one. Not written for cases without a label.
 //! - `foreground.npy` i32 `[n, 4]`: rows (class index, z, y, x), sorted by class then position. Goes with `label.npy`.
+//!   In a data set with regions the first number is the region's, from 1; with an ignore label, rows with −1 are
+//!   annotated voxels of any class.
 
 use crate::nifti::Geometry;
 use crate::npy::Mapped;
@@ -38,14 +40,25 @@ pub struct CaseInfo {
     pub configuration: String,
     /// Channels of the image.
     pub channels: usize,
-    /// Classes including background.
+    /// Classes including background, without the ignore label.
     pub classes: usize,
+    /// Regions; 0 for most data sets.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub regions: usize,
+    /// Whether the data set has an ignore label.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore: bool,
     /// Shape of the arrays.
     pub shape: [usize; 3],
     /// Spacing of the arrays (plan axes).
     pub spacing_mm: [f64; 3],
     /// Whether there is a label.
     pub labelled: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// How to get back to the original grid: undo in the order resample → crop → transpose.
@@ -162,7 +175,7 @@ impl OpenCase {
         if info.labelled {
             let mapped = Mapped::open(&path.with_file_name(LABEL))?;
             expect_shape(path, LABEL, mapped.shape(), &info.shape)?;
-            check_classes(&path.with_file_name(LABEL), mapped.view()?, info.classes)?;
+            check_classes(&path.with_file_name(LABEL), mapped.view()?, info)?;
             label = Some(Arc::new(mapped));
             foreground = Some(Arc::new(read_foreground(path, info)?));
         }
@@ -185,7 +198,8 @@ impl OpenCase {
     }
 }
 
-fn check_classes(file: &Path, label: ArrayView3<'_, i16>, classes: usize) -> Result<()> {
+fn check_classes(file: &Path, label: ArrayView3<'_, i16>, info: &CaseInfo) -> Result<()> {
+    let classes = info.classes + usize::from(info.ignore);
     let limit = i32::try_from(classes).unwrap_or(i32::MAX);
     let outside = |class: i16| class < -1 || i32::from(class) >= limit;
     // Without an early end the compiler can look at many voxels at once; where it is matters only if there is one.
@@ -215,15 +229,13 @@ fn read_foreground(path: &Path, info: &CaseInfo) -> Result<Array2<i32>> {
         ));
     }
     for row in rows.rows() {
-        let class = usize::try_from(row[0]).unwrap_or(usize::MAX);
+        let classes = if info.regions > 0 { info.regions + 1 } else { info.classes };
+        let known = usize::try_from(row[0]).is_ok_and(|class| (1..classes).contains(&class));
         let inside = (0..3).all(|a| usize::try_from(row[a + 1]).is_ok_and(|v| v < info.shape[a]));
-        if class == 0 || class >= info.classes || !inside {
+        if !(known || info.ignore && row[0] == -1) || !inside {
             return Err(Error::input(
                 &file,
-                format!(
-                    "has row {row}, outside classes 1..{} or shape {:?}",
-                    info.classes, info.shape
-                ),
+                format!("has row {row}, outside classes 1..{classes} or shape {:?}", info.shape),
             ));
         }
     }

@@ -9,7 +9,7 @@
 mod json;
 
 use crate::nifti::{self, Geometry, Volume};
-use crate::{Error, Label, Result};
+use crate::{Error, Label, Region, Result};
 use json::Description;
 use ndarray::{Array4, Axis, s};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,10 @@ pub struct Dataset {
     pub channels: Vec<String>,
     /// Classes by rising value, background first.
     pub labels: Vec<Label>,
+    /// Regions in the order of `dataset.json`, which is the order of a network's outputs; none for most data sets.
+    pub regions: Vec<Region>,
+    /// The label of voxels that nobody annotated.
+    pub ignore: Option<Label>,
     /// `.nii.gz`, `.nii`, …
     pub file_ending: String,
     /// `numTraining`, where `dataset.json` has it.
@@ -67,6 +71,8 @@ impl Dataset {
             name: description.name.clone().unwrap_or_else(|| folder_name(folder)),
             channels: description.channels.clone(),
             labels: description.labels.clone(),
+            regions: description.regions.clone(),
+            ignore: description.ignore.clone(),
             file_ending: description.file_ending.clone().unwrap_or_default(),
             declared_training: description.declared_training,
             duplicate_ids: Vec::new(),

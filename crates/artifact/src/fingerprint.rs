@@ -1,7 +1,7 @@
 //! `fingerprint.toml`: what `nnu-fingerprint` measured; axes z, y, x as stored in the images.
 
 use crate::plan::Intensity;
-use crate::{Kind, Label};
+use crate::{Kind, Label, Region};
 use serde::{Deserialize, Serialize};
 
 /// The whole fingerprint.
@@ -13,6 +13,12 @@ pub struct Fingerprint {
     pub channels: Vec<MeasuredChannel>,
     /// Classes, background first.
     pub labels: Vec<Label>,
+    /// Regions in the order of `dataset.json`; none for most data sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<Region>,
+    /// The label of voxels that nobody annotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<Label>,
     /// One per training case, sorted by id.
     pub cases: Vec<MeasuredCase>,
 }
@@ -60,6 +66,7 @@ impl Kind for Fingerprint {
 
     fn check(&self) -> Result<(), String> {
         crate::label::check_labels(&self.labels)?;
+        crate::label::check_regions(&self.labels, &self.regions, self.ignore.as_ref())?;
         if self.cases.is_empty() {
             return Err("cases is empty, expected at least one".into());
         }

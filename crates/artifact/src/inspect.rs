@@ -6,6 +6,7 @@ use crate::model::{self, History, Model};
 use crate::plan::Plan;
 use crate::postprocessing::Postprocessing;
 use crate::prediction::{self, Prediction};
+use crate::previous::{OpenPrevious, Previous};
 use crate::record::{self, Header, Provenance, Record};
 use crate::splits::Splits;
 use crate::summary::Summary;
@@ -64,6 +65,7 @@ pub fn verify(path: &Path) -> Vec<Error> {
         Splits::KIND => check::<Splits>(path, |_| Ok(())),
         crate::case::Case::KIND => check(path, |_: &crate::case::Case| check_case(path)),
         batch::Batch::KIND => check(path, |_: &batch::Batch| check_batch(path)),
+        Previous::KIND => check(path, |_: &Previous| OpenPrevious::open(path).map(drop)),
         Model::KIND => check(path, |model| check_model(path, model)),
         History::KIND => check::<History>(path, |_| Ok(())),
         Prediction::KIND => {
@@ -140,7 +142,7 @@ fn check_prediction(
             format!("has shape {:?}, but {} says {:?}", [z, y, x], path.display(), info.shape),
         ));
     }
-    let classes = prediction::class_indices(&segmentation, &volume, &prediction.labels)?;
+    let classes = prediction::class_indices(&segmentation, &volume, &prediction.labels, None)?;
     let mut voxels = vec![0u64; prediction.labels.len()];
     for &class in &classes {
         voxels[usize::try_from(class).unwrap_or(0)] += 1;
@@ -162,12 +164,19 @@ fn check_prediction(
         return Ok(());
     }
     let values = crate::npy::read_f16::<Ix4>(&probabilities)?;
-    let expected = [prediction.labels.len(), z, y, x];
+    let regions = prediction.regions.len();
+    let expected = [if regions > 0 { regions } else { prediction.labels.len() }, z, y, x];
     if values.shape() != expected {
         return Err(Error::input(
             &probabilities,
             format!("has shape {:?}, expected {expected:?}", values.shape()),
         ));
+    }
+    if regions > 0 {
+        return match values.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+            None => Ok(()),
+            Some(p) => Err(Error::input(&probabilities, format!("holds {p}, expected 0 to 1"))),
+        };
     }
     let sums = values.sum_axis(Axis(0));
     // Each of the summands is rounded to a part in 2¹¹ of itself; they add up to 1.

@@ -11,6 +11,7 @@
 //! | [`case`] | nnu-preprocess | nnu-augment, nnu-train, nnu-infer |
 //! | [`batch`] | nnu-augment | nnu-train |
 //! | [`model`] | nnu-train | nnu-infer |
+//! | [`previous`] | nnu-infer | nnu-augment, nnu-train, nnu-infer |
 //! | [`prediction`] | nnu-infer, nnu-postprocess | nnu-postprocess |
 //! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
 
@@ -31,6 +32,7 @@ mod place;
 pub mod plan;
 pub mod postprocessing;
 pub mod prediction;
+pub mod previous;
 pub mod recipe;
 mod record;
 pub mod splits;
@@ -38,7 +40,7 @@ pub mod summary;
 
 pub use commit::Commit;
 pub use error::{Error, Fault, Result};
-pub use label::Label;
+pub use label::{Label, Region};
 pub use record::{
     Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, text, up_to_date,
 };

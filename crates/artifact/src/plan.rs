@@ -2,7 +2,7 @@
 //!
 //! Axes are z, y, x *after* [`Geometry::transpose`]; spacings in mm; shapes in voxels.
 
-use crate::{Kind, Label, recipe::Recipe};
+use crate::{Kind, Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,8 +15,15 @@ pub struct Plan {
     pub geometry: Geometry,
     /// One entry per input channel, in channel order.
     pub channels: Vec<Channel>,
-    /// Classes in the order of their output channel; index 0 is the background.
+    /// Classes by rising value; index 0 is the background. Without regions, output channel `i` is class `i`.
     pub labels: Vec<Label>,
+    /// Regions in the order of their output channel (sigmoid); none: softmax over `labels`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<Region>,
+    /// Voxels with this value are nobody's: left out of sampling, loss and scores. In cases its class index is
+    /// `labels.len()`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<Label>,
     /// By name: `2d`, `3d_fullres`, `3d_lowres`, `3d_cascade_fullres`.
     pub configurations: BTreeMap<String, Configuration>,
     /// The resolved recipe: every constant that later stages use.
@@ -104,11 +111,25 @@ pub struct Configuration {
     pub batch_size: usize,
     /// Dice sums run over the whole batch (true) or per sample (false).
     pub batch_dice: bool,
-    /// The configuration whose prediction is added as one-hot input channels.
+    /// The configuration whose preprocessed cases this one uses, where it has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cases_from: Option<String>,
+    /// The configuration whose prediction is added as one-hot input channels, one per foreground class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_stage: Option<String>,
     /// The network.
     pub network: Network,
+}
+
+/// What an encoder stage is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoder {
+    /// Convolutions in a row.
+    #[default]
+    Plain,
+    /// A stem, then residual blocks of two convolutions.
+    Residual,
 }
 
 /// A U-Net. Stages are counted from full resolution; 2D is 3D with depth 1.
@@ -117,11 +138,19 @@ pub struct Configuration {
 /// `strides[i]`. Decoder step for stage `i` (from the deepest but one up to 0): transposed convolution with kernel =
 /// stride = `strides[i + 1]`, concatenation (upsampled first, skip second), `decoder_convs[i]` × (conv → norm →
 /// leaky ReLU) with `kernels[i]`, and a 1×1×1 segmentation head.
+///
+/// A residual encoder begins with a stem (conv → norm → leaky ReLU, stride 1, features and kernel of stage 0); stage `i`
+/// is `encoder_convs[i]` × block: conv (the first block's strided) → norm → leaky ReLU → conv → norm, plus the skip,
+/// → leaky ReLU. The skip is average-pooled where the block is strided (kernel = stride), then 1×1×1-convolved without
+/// bias and normalised where the number of features changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Network {
+    /// What the encoder's stages are made of.
+    #[serde(default)]
+    pub encoder: Encoder,
     /// Image channels plus one-hot channels of a previous stage.
     pub input_channels: usize,
-    /// Output channels: classes including background (softmax).
+    /// Output channels: classes including background (softmax), or regions (sigmoid).
     pub output_channels: usize,
     /// Feature maps per stage.
     pub features: Vec<usize>,
@@ -129,7 +158,7 @@ pub struct Network {
     pub kernels: Vec<[usize; 3]>,
     /// Stride into each stage per axis: 1 or 2; the first row is all 1.
     pub strides: Vec<[usize; 3]>,
-    /// Convolutions per encoder stage.
+    /// Convolutions per encoder stage; residual: blocks.
     pub encoder_convs: Vec<usize>,
     /// Convolutions per decoder stage; one entry fewer than stages.
     pub decoder_convs: Vec<usize>,
@@ -169,6 +198,30 @@ impl Plan {
         })
     }
 
+    /// Output channels of a network: regions if there are any, else classes.
+    pub fn outputs(&self) -> usize {
+        if self.regions.is_empty() { self.labels.len() } else { self.regions.len() }
+    }
+
+    /// Class index of ignored voxels in cases, if the data set has an ignore label.
+    pub fn ignore_class(&self) -> Option<i16> {
+        self.ignore.as_ref().and_then(|_| i16::try_from(self.labels.len()).ok())
+    }
+
+    /// Class indices of each region; empty without regions.
+    pub fn region_classes(&self) -> Vec<Vec<usize>> {
+        let class = |value: &i32| self.labels.iter().position(|l| l.value == *value);
+        self.regions.iter().map(|r| r.values.iter().filter_map(class).collect()).collect()
+    }
+
+    /// The configuration whose preprocessed cases a configuration uses: its own name, or [`Configuration::cases_from`].
+    ///
+    /// # Errors
+    /// As [`Self::configuration`].
+    pub fn cases_of<'a>(&'a self, name: &'a str) -> Result<&'a str, String> {
+        Ok(self.configuration(name)?.cases_from.as_deref().unwrap_or(name))
+    }
+
     /// Hash of everything that decides what preprocessing writes for a configuration, and of nothing else: changing
     /// the length of a training doesn't make cases stale.
     ///
@@ -182,6 +235,10 @@ impl Plan {
             transpose: [usize; 3],
             channels: &'a [Channel],
             labels: &'a [Label],
+            #[serde(skip_serializing_if = "<[Region]>::is_empty")]
+            regions: &'a [Region],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ignore: Option<&'a Label>,
             rules: &'a crate::recipe::Preprocessing,
         }
         let c = self.configuration(configuration)?;
@@ -191,6 +248,8 @@ impl Plan {
             transpose: self.geometry.transpose,
             channels: &self.channels,
             labels: &self.labels,
+            regions: &self.regions,
+            ignore: self.ignore.as_ref(),
             rules: &self.recipe.preprocessing,
         };
         let text = toml::to_string(&decisive).map_err(|e| e.to_string())?;
@@ -213,6 +272,7 @@ impl Kind for Plan {
             return Err("channels is empty, expected at least one".into());
         }
         crate::label::check_labels(&self.labels)?;
+        crate::label::check_regions(&self.labels, &self.regions, self.ignore.as_ref())?;
         for (name, c) in &self.configurations {
             c.check().map_err(|e| format!("configurations.{name}.{e}"))?;
         }

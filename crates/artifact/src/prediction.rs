@@ -2,10 +2,10 @@
 //!
 //! - `segmentation.nii.gz` (or `.nii`, as the data set's file ending): the data set's label values on the original
 //!   grid, with the source image's geometry.
-//! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes.
+//! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes; with regions `[region, z, y, x]`.
 
 use crate::record::check_name;
-use crate::{Error, Kind, Label, Record, Result, nifti};
+use crate::{Error, Kind, Label, Record, Region, Result, nifti};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,9 @@ pub struct Prediction {
     pub prediction: PredictionInfo,
     /// Classes, background first.
     pub labels: Vec<Label>,
+    /// Regions in the order of the probabilities' channels; none: the channels are `labels`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<Region>,
 }
 
 /// What was predicted.
@@ -42,6 +45,7 @@ impl Kind for Prediction {
 
     fn check(&self) -> std::result::Result<(), String> {
         crate::label::check_labels(&self.labels)?;
+        crate::label::check_regions(&self.labels, &self.regions, None)?;
         check_name("prediction.case", &self.prediction.case)?;
         check_name("prediction.segmentation", &self.prediction.segmentation)?;
         let (found, expected) = (self.prediction.class_voxels.len(), self.labels.len());
@@ -98,7 +102,7 @@ pub fn find(folder: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Voxel value → class index for a label map read from `path`.
+/// Voxel value → class index for a label map read from `path`; the ignore label becomes `labels.len()`.
 ///
 /// # Errors
 /// Names the first value that isn't a declared label.
@@ -106,11 +110,13 @@ pub fn class_indices(
     path: &Path,
     volume: &nifti::Volume,
     labels: &[Label],
+    ignore: Option<&Label>,
 ) -> Result<ndarray::Array3<i16>> {
     let map = volume.channels.index_axis(ndarray::Axis(0), 0);
     let mut unknown = None;
     let classes = map.mapv(|value| {
-        let class = labels.iter().position(|l| f64::from(l.value) == f64::from(value));
+        let class =
+            labels.iter().chain(ignore).position(|l| f64::from(l.value) == f64::from(value));
         if class.is_none() {
             unknown.get_or_insert(value);
         }
@@ -122,7 +128,7 @@ pub fn class_indices(
             path,
             format!(
                 "contains the value {value}, expected one of {:?}",
-                labels.iter().map(|l| l.value).collect::<Vec<_>>()
+                labels.iter().chain(ignore).map(|l| l.value).collect::<Vec<_>>()
             ),
         )),
     }

@@ -162,6 +162,8 @@ fn combine(dataset: &Dataset, cases: Vec<Inspected>, pooled: &[Histogram]) -> Fi
         },
         channels: dataset.channels.iter().zip(pooled).enumerate().map(channel).collect(),
         labels: dataset.labels.clone(),
+        regions: dataset.regions.clone(),
+        ignore: dataset.ignore.clone(),
         cases: measured.into_iter().map(|m| m.case).collect(),
     }
 }

@@ -145,6 +145,8 @@ mod tests {
             configuration: "3d_fullres".into(),
             channels: 1,
             classes: 3,
+            regions: 0,
+            ignore: false,
             shape,
             spacing_mm,
             labelled: false,

@@ -176,7 +176,11 @@ impl Predictor {
             spacing_mm: geometry.spacing_mm,
             class_voxels,
         };
-        let body = Prediction { prediction: info, labels: plan.labels.clone() };
+        let body = Prediction {
+            prediction: info,
+            labels: plan.labels.clone(),
+            regions: plan.regions.clone(),
+        };
         Ok(commit.finish(provenance, &body)?)
     }
 

@@ -19,7 +19,7 @@ fn probabilities(world: &World, out: &str) -> Array4<f32> {
 fn classes(world: &World, out: &str) -> ndarray::Array3<i16> {
     let path = world.path(out).join("segmentation.nii.gz");
     let volume = nifti::read(&path).unwrap();
-    artifact::prediction::class_indices(&path, &volume, &plan().labels).unwrap()
+    artifact::prediction::class_indices(&path, &volume, &plan().labels, None).unwrap()
 }
 
 #[test]

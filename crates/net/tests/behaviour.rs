@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 fn network() -> Network {
     Network {
+        encoder: artifact::plan::Encoder::Plain,
         input_channels: 2,
         output_channels: 3,
         features: vec![6, 20, 35],

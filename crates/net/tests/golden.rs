@@ -22,6 +22,7 @@ fn golden(name: &str, network: Network, batch_dice: bool, dice_background: bool)
 /// The networks of `golden/make_golden.py`.
 fn all() -> Vec<(&'static str, Golden)> {
     let base = Network {
+        encoder: artifact::plan::Encoder::Plain,
         input_channels: 1,
         output_channels: 3,
         features: vec![4, 8, 6],
@@ -34,6 +35,7 @@ fn all() -> Vec<(&'static str, Golden)> {
         norm_epsilon: 1e-5,
     };
     let isotropic = Network {
+        encoder: artifact::plan::Encoder::Plain,
         input_channels: 2,
         output_channels: 2,
         features: vec![5, 8],

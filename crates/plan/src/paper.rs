@@ -24,6 +24,7 @@ struct Planner<'a> {
     grids: Vec<Grid>,
     channels: usize,
     classes: usize,
+    outputs: usize,
 }
 
 pub(crate) fn plan(fingerprint: &Fingerprint, recipe: &Recipe, fixed: &Fixed) -> Plan {
@@ -36,6 +37,10 @@ pub(crate) fn plan(fingerprint: &Fingerprint, recipe: &Recipe, fixed: &Fixed) ->
         grids: geometry::grids(fingerprint, transpose),
         channels: fingerprint.channels.len(),
         classes: fingerprint.labels.len(),
+        outputs: match fingerprint.regions.len() {
+            0 => fingerprint.labels.len(),
+            regions => regions,
+        },
     };
     Plan {
         dataset: PlannedDataset {
@@ -46,6 +51,8 @@ pub(crate) fn plan(fingerprint: &Fingerprint, recipe: &Recipe, fixed: &Fixed) ->
         geometry: Geometry { transpose },
         channels: normalisation::channels(fingerprint, &recipe.planning),
         labels: fingerprint.labels.clone(),
+        regions: fingerprint.regions.clone(),
+        ignore: fingerprint.ignore.clone(),
         configurations: planner.configurations(),
         recipe: recipe.clone(),
     }
@@ -86,6 +93,7 @@ impl Planner<'_> {
             patch_shape,
             batch_size: self.batch(&budget, patch_shape, median_shape),
             batch_dice: true,
+            cases_from: None,
             previous_stage: None,
             network: self.network(patch_shape, self.channels, &budget),
         }
@@ -112,6 +120,7 @@ impl Planner<'_> {
             patch_shape,
             batch_size: self.batch(&budget, patch_shape, median_shape),
             batch_dice,
+            cases_from: previous_stage.map(|_| FULL.into()),
             previous_stage: previous_stage.map(String::from),
             network: self.network(patch_shape, self.channels + one_hot, &budget),
         }
@@ -133,7 +142,7 @@ impl Planner<'_> {
     }
 
     fn network(&self, patch: [usize; 3], inputs: usize, budget: &Budget) -> Network {
-        topology::network(patch, inputs, self.classes, self.planning, budget)
+        topology::network(patch, inputs, self.outputs, self.planning, budget)
     }
 
     /// The spacing of the cascade's first stage, or none if there is no need of a cascade: the target spacing grows by

@@ -1,7 +1,7 @@
 //! `plan.toml` as a person reads it: every number with its unit and meaning behind it.
 
 use artifact::plan::{Channel, Configuration, Geometry, Plan, PlannedDataset};
-use artifact::{Label, recipe::Recipe};
+use artifact::{Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
@@ -13,6 +13,10 @@ struct Decisions {
     geometry: Geometry,
     channels: Vec<Channel>,
     labels: Vec<Label>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<Region>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignore: Option<Label>,
     configurations: BTreeMap<String, Configuration>,
 }
 
@@ -67,6 +71,8 @@ pub(crate) fn decisions(plan: &Plan) -> Result<DocumentMut, String> {
         geometry: plan.geometry.clone(),
         channels: plan.channels.clone(),
         labels: plan.labels.clone(),
+        regions: plan.regions.clone(),
+        ignore: plan.ignore.clone(),
         configurations: plan.configurations.clone(),
     };
     let text = toml::to_string(&decisions).map_err(|e| e.to_string())?;
@@ -84,6 +90,8 @@ pub(crate) fn read(decisions: &DocumentMut, recipe: &Recipe) -> Result<Plan, Str
         geometry: read.geometry,
         channels: read.channels,
         labels: read.labels,
+        regions: read.regions,
+        ignore: read.ignore,
         configurations: read.configurations,
         recipe: recipe.clone(),
     })

@@ -70,6 +70,7 @@ pub fn network(
         .map(|stage| counts.map(|n| if (1..=n).contains(&stage) { 2 } else { 1 }))
         .collect();
     Network {
+        encoder: artifact::plan::Encoder::Plain,
         input_channels,
         output_channels,
         features: features.collect(),

@@ -110,6 +110,8 @@ pub fn preprocess(
         configuration: configuration.into(),
         channels: plan.channels.len(),
         classes,
+        regions: plan.regions.len(),
+        ignore: plan.ignore.is_some(),
         shape: grid.shape,
         spacing_mm: grid.spacing_mm,
         labelled,

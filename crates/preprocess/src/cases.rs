@@ -135,7 +135,7 @@ impl Job<'_> {
                     .geometry
                     .same_grid(&image.geometry)
                     .map_err(|e| Error::input(format!("{}: {e} as the image", path.display())))?;
-                Some(class_indices(path, &label, &self.plan.labels)?)
+                Some(class_indices(path, &label, &self.plan.labels, self.plan.ignore.as_ref())?)
             }
         };
         let done = preprocess(&case.id, image, label, &self.plan, &self.args.configuration)?;

@@ -94,6 +94,8 @@ impl Bench {
                 configuration: "3d_fullres".into(),
                 channels,
                 classes: 2,
+                regions: 0,
+                ignore: false,
                 shape,
                 spacing_mm: [1.0; 3],
                 labelled: true,

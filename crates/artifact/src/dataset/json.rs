@@ -1,6 +1,6 @@
 //! `dataset.json`: the keys that matter, in either of the two layouts. Unknown keys are ignored, as everyone does.
 
-use crate::Label;
+use crate::{Label, Region};
 use serde_json::{Map, Value};
 
 /// What `dataset.json` says.
@@ -9,6 +9,8 @@ pub(super) struct Description {
     pub name: Option<String>,
     pub channels: Vec<String>,
     pub labels: Vec<Label>,
+    pub regions: Vec<Region>,
+    pub ignore: Option<Label>,
     pub file_ending: Option<String>,
     pub declared_training: Option<usize>,
     /// The Decathlon's list.
@@ -35,11 +37,14 @@ impl Description {
         let Value::Object(top) = value else {
             return Err(format!("is {}, expected an object", show(&value)));
         };
+        let (labels, regions, ignore) = labels(&top)?;
         let list = |key: &str| top.get(key).map(|v| entries(key, v)).transpose();
         Ok(Self {
             name: text_of(&top, "name")?,
             channels: channels(&top)?,
-            labels: labels(&top)?,
+            labels,
+            regions,
+            ignore,
             file_ending: file_ending(&top)?,
             declared_training: declared_training(&top)?,
             training: list("training")?,
@@ -118,39 +123,69 @@ fn channels(top: &Map<String, Value>) -> Parsed<Vec<String>> {
     Ok(names.into_iter().map(|(_, name)| name).collect())
 }
 
-/// `{"background": 0, …}` or `{"0": "background", …}`, ordered by value.
-fn labels(top: &Map<String, Value>) -> Parsed<Vec<Label>> {
+/// `{"background": 0, …}` or `{"0": "background", …}`. Classes ordered by value; as soon as one label is a list of
+/// values, each label but background and ignore is a region, in the file's order, written as `regions_class_order` says.
+fn labels(top: &Map<String, Value>) -> Parsed<(Vec<Label>, Vec<Region>, Option<Label>)> {
     let expected = "expected {\"background\": 0, \"NAME\": 1, …}";
     let table = match top.get("labels") {
         Some(Value::Object(table)) => table,
         Some(other) => return Err(format!("labels = {}, {expected}", show(other))),
         None => return Err(format!("labels is missing, {expected}")),
     };
-    let mut labels = Vec::new();
+    let (mut entries, mut ignore) = (Vec::new(), None);
     for (key, value) in table {
-        let label = match (key.parse::<i32>(), value) {
+        let (name, values) = match (key.parse::<i32>(), value) {
             (Ok(number), Value::String(name)) if name.parse::<i32>().is_err() => {
-                Label { name: name.clone(), value: number }
+                (name.clone(), vec![number])
             }
-            (_, Value::Array(_)) => {
-                return Err(format!(
-                    "labels.{key} = {}, a region of several values; expected one value per label",
-                    show(value)
-                ));
+            (_, Value::Array(list)) => {
+                (key.clone(), list.iter().map(|v| whole(key, v)).collect::<Parsed<_>>()?)
             }
-            (_, value) => Label { name: key.clone(), value: whole(key, value)? },
+            (_, value) => (key.clone(), vec![whole(key, value)?]),
         };
-        labels.push(label);
+        match values[..] {
+            [value] if name.eq_ignore_ascii_case("ignore") => ignore = Some(Label { name, value }),
+            _ => entries.push((name, values, value.is_array())),
+        }
+    }
+    let has_regions = entries.iter().any(|(_, values, list)| *list && values.len() != 1);
+    let mut labels: Vec<Label> = Vec::new();
+    for (name, values, _) in &entries {
+        if let [value] = values[..] {
+            labels.push(Label { name: name.clone(), value });
+        }
+    }
+    // Values that only occur inside regions have no name of their own.
+    for &value in entries.iter().flat_map(|(_, values, _)| values) {
+        if labels.iter().all(|l| l.value != value) {
+            labels.push(Label { name: format!("label {value}"), value });
+        }
     }
     labels.sort_by_key(|l| l.value);
-    if let Some(ignore) = labels.iter().find(|l| l.name.eq_ignore_ascii_case("ignore")) {
-        return Err(format!(
-            "labels.{} = {}: ignored voxels are not supported, expected classes only",
-            ignore.name, ignore.value
-        ));
-    }
     crate::label::check_labels(&labels)?;
-    Ok(labels)
+    let regions = if has_regions { regions(top, entries)? } else { Vec::new() };
+    crate::label::check_regions(&labels, &regions, ignore.as_ref())
+        .map_err(|e| format!("labels: {e}"))?;
+    Ok((labels, regions, ignore))
+}
+
+fn regions(
+    top: &Map<String, Value>,
+    entries: Vec<(String, Vec<i32>, bool)>,
+) -> Parsed<Vec<Region>> {
+    let names: Vec<_> =
+        entries.into_iter().filter(|(_, values, _)| values.iter().any(|v| *v != 0)).collect();
+    let expected = format!("expected the values in which the {} regions are written", names.len());
+    let order = match top.get("regions_class_order") {
+        Some(Value::Array(order)) if order.len() == names.len() => order,
+        Some(other) => return Err(format!("regions_class_order = {}, {expected}", show(other))),
+        None => return Err(format!("regions_class_order is missing, {expected}")),
+    };
+    let region = |((name, values, _), value): ((String, Vec<i32>, bool), &Value)| {
+        let value = whole("regions_class_order", value)?;
+        Ok(Region { name, values, value })
+    };
+    names.into_iter().zip(order).map(region).collect()
 }
 
 /// An integer, also where it's written as text or as 1.0.

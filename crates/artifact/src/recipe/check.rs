@@ -5,6 +5,9 @@ use super::{Augmentation, Range, Recipe};
 /// An elastic deformation smooths over a few voxels; its cost grows with this width, and a patch's edge is a few hundred.
 const WIDEST_SIGMA: f64 = 1000.0;
 
+/// Its cost grows with the radius.
+const WIDEST_BALL: f64 = 64.0;
+
 /// A rule for one number, as messages put it.
 type Rule = (fn(f64) -> bool, &'static str);
 
@@ -42,7 +45,43 @@ impl Recipe {
             ("augmentation.rotation_probability", a.rotation_probability, FRACTION),
             ("augmentation.scaling_probability", a.scaling_probability, FRACTION),
             ("augmentation.elastic_probability", a.elastic_probability, FRACTION),
+            ("augmentation.noise_probability", a.noise_probability, FRACTION),
+            ("augmentation.blur_probability", a.blur_probability, FRACTION),
+            ("augmentation.blur_channel_probability", a.blur_channel_probability, FRACTION),
+            ("augmentation.brightness_probability", a.brightness_probability, FRACTION),
+            ("augmentation.contrast_probability", a.contrast_probability, FRACTION),
+            ("augmentation.low_resolution_probability", a.low_resolution_probability, FRACTION),
+            (
+                "augmentation.low_resolution_channel_probability",
+                a.low_resolution_channel_probability,
+                FRACTION,
+            ),
+            ("augmentation.inverted_gamma_probability", a.inverted_gamma_probability, FRACTION),
             ("augmentation.gamma_probability", a.gamma_probability, FRACTION),
+            (
+                "augmentation.previous_morphology_probability",
+                a.previous_morphology_probability,
+                FRACTION,
+            ),
+            (
+                "augmentation.previous_morphology_label_probability",
+                a.previous_morphology_label_probability,
+                FRACTION,
+            ),
+            ("augmentation.previous_removal_probability", a.previous_removal_probability, FRACTION),
+            (
+                "augmentation.previous_removal_label_probability",
+                a.previous_removal_label_probability,
+                FRACTION,
+            ),
+            (
+                "augmentation.previous_removal_max_fraction",
+                a.previous_removal_max_fraction,
+                FRACTION,
+            ),
+            ("augmentation.low_resolution_zoom", a.low_resolution_zoom[0], POSITIVE),
+            ("augmentation.brightness_factor", a.brightness_factor[0], POSITIVE),
+            ("augmentation.contrast_factor", a.contrast_factor[0], POSITIVE),
             ("augmentation.mirror_probability", a.mirror_probability, FRACTION),
             ("sampling.foreground_fraction", self.sampling.foreground_fraction, FRACTION),
             ("augmentation.scaling_factor", a.scaling_factor[0], POSITIVE),
@@ -102,7 +141,13 @@ impl Augmentation {
             ("elastic_alpha_3d", self.elastic_alpha_3d),
             ("elastic_alpha_2d", self.elastic_alpha_2d),
             ("elastic_sigma", self.elastic_sigma),
+            ("noise_sigma", self.noise_sigma),
+            ("blur_sigma", self.blur_sigma),
+            ("brightness_factor", self.brightness_factor),
+            ("contrast_factor", self.contrast_factor),
+            ("low_resolution_zoom", self.low_resolution_zoom),
             ("gamma", self.gamma),
+            ("previous_morphology_radius", self.previous_morphology_radius),
         ];
         let fault = |key: &str, [low, high]: Range, expected: &str| {
             Err(format!("recipe.augmentation.{key} = [{low}, {high}], expected {expected}"))
@@ -115,7 +160,14 @@ impl Augmentation {
             if key == "elastic_sigma" && !(low > 0.0 && high <= WIDEST_SIGMA) {
                 return fault(key, range, &format!("above 0 and at most {WIDEST_SIGMA} voxels"));
             }
-            if key.starts_with("elastic_alpha") && low < 0.0 {
+            let magnitude = key.starts_with("elastic_alpha") || key.ends_with("_sigma");
+            if key == "low_resolution_zoom" && high > 1.0 {
+                return fault(key, range, "at most 1");
+            }
+            if key == "previous_morphology_radius" && !(low >= 1.0 && high <= WIDEST_BALL) {
+                return fault(key, range, &format!("1 to {WIDEST_BALL} voxels"));
+            }
+            if magnitude && low < 0.0 {
                 return fault(key, range, "0 or more");
             }
         }

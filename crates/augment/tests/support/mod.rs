@@ -129,6 +129,8 @@ pub(crate) fn write_case(
             configuration: "3d_fullres".into(),
             channels,
             classes: 3,
+            regions: 0,
+            ignore: false,
             shape,
             spacing_mm: [1.0; 3],
             labelled: label.is_some(),

@@ -25,6 +25,7 @@ pub struct World {
 
 fn network() -> Network {
     Network {
+        encoder: artifact::plan::Encoder::Plain,
         input_channels: 2,
         output_channels: 3,
         features: vec![4, 8],
@@ -61,6 +62,7 @@ pub fn plan() -> Plan {
         patch_shape: [8, 10, 12],
         batch_size: 2,
         batch_dice: false,
+        cases_from: None,
         previous_stage: None,
         network: network(),
     };
@@ -69,7 +71,11 @@ pub fn plan() -> Plan {
     slices.patch_shape[0] = 1;
     slices.network.kernels = vec![[1, 3, 3]; 2];
     slices.network.strides[1][0] = 1;
-    let cascade = Configuration { previous_stage: Some("3d_lowres".into()), ..volume.clone() };
+    let cascade = Configuration {
+        cases_from: None,
+        previous_stage: Some("3d_lowres".into()),
+        ..volume.clone()
+    };
     let configurations = BTreeMap::from([
         ("3d_fullres".to_string(), volume),
         ("2d".to_string(), slices),
@@ -84,6 +90,8 @@ pub fn plan() -> Plan {
         geometry: Axes { transpose: [1, 0, 2] },
         channels: vec![channel("T1"), channel("T2")],
         labels: vec![label("background", 0), label("liver", 2), label("tumour", 5)],
+        regions: Vec::new(),
+        ignore: None,
         configurations,
         recipe,
     }

@@ -125,6 +125,7 @@ impl Which {
         let mut strides = vec![[2; 3]; stages];
         strides[0] = [1; 3];
         let network = Network {
+            encoder: artifact::plan::Encoder::Plain,
             input_channels: self.channels,
             output_channels: self.classes,
             features: self.features.clone(),

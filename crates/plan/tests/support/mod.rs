@@ -27,6 +27,8 @@ pub fn fingerprint(
         dataset: MeasuredDataset { name: "Numbers".into(), file_ending: ".nii.gz".into() },
         channels: vec![channel("MRI")],
         labels: (0..classes).map(|i| label(i32::try_from(i).expect("few classes"))).collect(),
+        regions: Vec::new(),
+        ignore: None,
         cases: (0..count).map(case).collect(),
     }
 }

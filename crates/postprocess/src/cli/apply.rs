@@ -85,7 +85,7 @@ fn apply(
     }
     let mut commit = Commit::begin(&record)?;
     let volume = files::read_map(&found.segmentation)?;
-    let mut classes = prediction::class_indices(&found.segmentation, &volume, &rules.labels)?;
+    let mut classes = prediction::class_indices(&found.segmentation, &volume, &rules.labels, None)?;
     let removed = largest::apply(rules, &mut classes);
     let mut class_voxels = vec![0; rules.labels.len()];
     let values = classes.mapv(|class| {
@@ -103,6 +103,9 @@ fn apply(
         spacing_mm: volume.geometry.spacing_mm,
         class_voxels,
     };
-    commit.finish(&provenance, &Prediction { prediction: info, labels: rules.labels.clone() })?;
+    commit.finish(
+        &provenance,
+        &Prediction { prediction: info, labels: rules.labels.clone(), regions: Vec::new() },
+    )?;
     Ok(Some(removed))
 }

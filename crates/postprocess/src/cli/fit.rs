@@ -104,7 +104,7 @@ fn predictions(
 
 fn look(labels: &[Label], reference: &Path, predicted: Option<&Path>) -> Result<Evidence> {
     let volume = files::read_map(reference)?;
-    let classes = prediction::class_indices(reference, &volume, labels)?;
+    let classes = prediction::class_indices(reference, &volume, labels, None)?;
     let Some(path) = predicted else {
         return Ok(largest::evidence(labels.len(), classes.view(), None));
     };
@@ -112,7 +112,7 @@ fn look(labels: &[Label], reference: &Path, predicted: Option<&Path>) -> Result<
     prediction.geometry.same_grid(&volume.geometry).map_err(|e| {
         Error::input(format!("{}: {e} as in {}", path.display(), reference.display()))
     })?;
-    let predicted = prediction::class_indices(path, &prediction, labels)?;
+    let predicted = prediction::class_indices(path, &prediction, labels, None)?;
     Ok(largest::evidence(labels.len(), classes.view(), Some(predicted.view())))
 }
 
