@@ -8,6 +8,7 @@ use crate::postprocessing::Postprocessing;
 use crate::prediction::{self, Prediction};
 use crate::previous::{OpenPrevious, Previous};
 use crate::record::{self, Header, Provenance, Record};
+use crate::selection::Selection;
 use crate::splits::Splits;
 use crate::summary::Summary;
 use crate::{Error, Kind, Result, batch, nifti, npz};
@@ -71,6 +72,7 @@ pub fn verify(path: &Path) -> Vec<Error> {
         Prediction::KIND => {
             check(path, |prediction| check_prediction(path, prediction, &header.files))
         }
+        Selection::KIND => check::<Selection>(path, |_| Ok(())),
         Summary::KIND => check::<Summary>(path, |_| Ok(())),
         Postprocessing::KIND => check::<Postprocessing>(path, |_| Ok(())),
         kind if PRIVATE_KINDS.contains(&kind) => Vec::new(),

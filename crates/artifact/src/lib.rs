@@ -13,6 +13,7 @@
 //! | [`model`] | nnu-train | nnu-infer |
 //! | [`previous`] | nnu-infer | nnu-augment, nnu-train, nnu-infer |
 //! | [`prediction`] | nnu-infer, nnu-postprocess | nnu-postprocess |
+//! | [`selection`] | nnu-postprocess | nnu-infer |
 //! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
 
 pub mod batch;
@@ -35,6 +36,7 @@ pub mod prediction;
 pub mod previous;
 pub mod recipe;
 mod record;
+pub mod selection;
 pub mod splits;
 pub mod summary;
 
