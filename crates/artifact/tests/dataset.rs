@@ -38,6 +38,28 @@ fn names(cases: &[DatasetCase]) -> Vec<&str> {
     cases.iter().map(|c| c.id.as_str()).collect()
 }
 
+#[test]
+fn regions_keep_their_order_and_the_ignore_label_is_no_class() {
+    let folder = folder_with(
+        r#"{"channel_names": {"0": "FLAIR"}, "numTraining": 1, "file_ending": ".nii.gz",
+            "labels": {"background": 0, "whole": [2, 1, 3], "core": [2, 3], "enhancing": 3, "ignore": 4},
+            "regions_class_order": [1, 2, 3]}"#,
+    );
+    write(folder.path(), "imagesTr/a_0000.nii.gz", image(1, 5.0));
+    write(folder.path(), "labelsTr/a.nii.gz", label());
+    let d = Dataset::load(folder.path()).unwrap();
+    let labels: Vec<_> = d.labels.iter().map(|l| (l.name.as_str(), l.value)).collect();
+    // Values that only occur inside regions have no name of their own.
+    let expected = [("background", 0), ("label 1", 1), ("label 2", 2), ("enhancing", 3)];
+    assert_eq!(labels, expected);
+    let regions: Vec<_> =
+        d.regions.iter().map(|r| (r.name.as_str(), &r.values[..], r.value)).collect();
+    let expected: [(&str, &[i32], i32); 3] =
+        [("whole", &[2, 1, 3], 1), ("core", &[2, 3], 2), ("enhancing", &[3], 3)];
+    assert_eq!(regions, expected);
+    assert_eq!(d.ignore.map(|l| l.value), Some(4));
+}
+
 const DECATHLON: &str = r#"{
     "name": "Brain", "modality": {"1": "T2", "0": "T1"}, "numTraining": 3,
     "labels": {"0": "background", "2": "edema", "1": "core"},
@@ -207,11 +229,23 @@ fn faults_of_the_description_are_named() {
         ),
         (
             format!(r#"{{{channel}, "labels": {{"background": 0, "whole": [1, 2], "core": 1}}}}"#),
-            "labels.whole = [1,2], a region of several values; expected one value per label",
+            "regions_class_order is missing, expected the values in which the 2 regions are written",
         ),
         (
-            format!(r#"{{{channel}, "labels": {{"background": 0, "x": 1, "ignore": 2}}}}"#),
-            "labels.ignore = 2: ignored voxels are not supported, expected classes only",
+            format!(
+                r#"{{{channel}, "labels": {{"background": 0, "whole": [1, 2]}}, "regions_class_order": [1, 2]}}"#
+            ),
+            "regions_class_order = [1,2], expected the values in which the 1 regions are written",
+        ),
+        (
+            format!(
+                r#"{{{channel}, "labels": {{"background": 0, "whole": [1, 2]}}, "regions_class_order": [3]}}"#
+            ),
+            "labels: region whole is written as 3, expected the value of a label",
+        ),
+        (
+            format!(r#"{{{channel}, "labels": {{"background": 0, "x": 2, "ignore": 1}}}}"#),
+            "labels: ignore has value 1, expected a value above every other label's, at most 32767",
         ),
         (
             format!(r#"{{{channel}, {label}, "file_ending": ".png"}}"#),

@@ -186,12 +186,13 @@ impl Look<'_> {
     fn count_classes(&mut self, path: &Path, label: ArrayView3<'_, f32>) -> Option<Vec<u64>> {
         let labels = &self.dataset.labels;
         // Values are at most 32767: a table finds the class of each.
-        let most = labels.iter().map(|l| l.value).max().unwrap_or(0);
+        let ignore = self.dataset.ignore.as_ref();
+        let most = labels.iter().chain(ignore).map(|l| l.value).max().unwrap_or(0);
         let mut class_of = vec![usize::MAX; usize::try_from(most).unwrap_or(0) + 1];
-        for (class, label) in labels.iter().enumerate() {
+        for (class, label) in labels.iter().chain(ignore).enumerate() {
             class_of[usize::try_from(label.value).unwrap_or(0)] = class;
         }
-        let mut counts = vec![0u64; labels.len()];
+        let mut counts = vec![0u64; labels.len() + usize::from(ignore.is_some())];
         let (mut strange, mut broken) = (BTreeSet::new(), 0u64);
         let mut example = 0.0;
         for &value in label {
@@ -208,12 +209,13 @@ impl Look<'_> {
             self.problem(Class::NonIntegerLabel, path, detail);
         }
         if !strange.is_empty() {
-            let declared: Vec<_> = labels.iter().map(|l| l.value.to_string()).collect();
+            let declared: Vec<_> = labels.iter().chain(ignore).map(|l| l.value.to_string()).collect();
             let found: Vec<_> = strange.iter().take(8).map(i64::to_string).collect();
             let more = if strange.len() > 8 { ", …" } else { "" };
             let detail = format!("{}{more}, expected {}", found.join(", "), shorten(&declared));
             self.problem(Class::UndeclaredLabel, path, detail);
         }
+        counts.truncate(labels.len());
         (broken == 0 && strange.is_empty()).then_some(counts)
     }
 }

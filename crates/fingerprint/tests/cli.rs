@@ -335,7 +335,7 @@ fn misuse_and_missing_data_sets_have_their_exit_codes() {
     set.describe(r#"{"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": [1, 2]}}"#);
     assert!(
         stderr(&set.run(&["--check-only"]))
-            .starts_with("nnu-fingerprint: error: ./dataset.json: labels.x = [1,2], a region")
+            .starts_with("nnu-fingerprint: error: ./dataset.json: regions_class_order is missing")
     );
     let unwritable = Set::new();
     let output = unwritable.run(&["--out", "dataset.json/f.toml"]);

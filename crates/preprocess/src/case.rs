@@ -103,8 +103,9 @@ pub fn preprocess(
     let rule = &plan.recipe.preprocessing;
     let (most, fraction) =
         (rule.foreground_locations_per_class, rule.foreground_locations_min_fraction);
+    let groups = foreground::groups(plan);
     let foreground =
-        label.as_ref().map(|l| foreground::locations(id, l.view(), classes, most, fraction));
+        label.as_ref().map(|l| foreground::locations(id, l.view(), &groups, most, fraction));
     let info = CaseInfo {
         id: id.into(),
         configuration: configuration.into(),

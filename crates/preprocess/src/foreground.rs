@@ -1,5 +1,6 @@
 //! Foreground locations: where patches can be centred so that they show a class.
 
+use artifact::plan::Plan;
 use ndarray::{Array2, ArrayView3};
 use rand::{Rng, RngExt};
 use stage::{rng, word};
@@ -7,42 +8,86 @@ use stage::{rng, word};
 /// nnU-Net's seed for this draw. Cases and classes have streams of their own.
 const SEED: u64 = 1234;
 
-/// Rows (class index, z, y, x), sorted by class, then position, of a label map `[z, y, x]` of class indices.
+/// Voxels that one number in the first column stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The number.
+    pub number: i32,
+    /// Class indices as in the label map; −1 is outside the nonzero mask.
+    pub classes: Vec<i16>,
+}
+
+/// What patches of a plan's data set can be centred on: each foreground class, or each region, counted from 1; and, if
+/// voxels may be nobody's, all the annotated ones together as −1.
+pub fn groups(plan: &Plan) -> Vec<Group> {
+    let class = |c: usize| i16::try_from(c).unwrap_or(i16::MAX);
+    let annotated = plan.ignore.as_ref().map(|_| Group {
+        number: -1,
+        classes: (-1..class(plan.labels.len())).collect(),
+    });
+    let targets: Vec<Vec<usize>> = if plan.regions.is_empty() {
+        (1..plan.labels.len()).map(|c| vec![c]).collect()
+    } else {
+        plan.region_classes()
+    };
+    let target = |(number, classes): (i32, Vec<usize>)| Group {
+        number,
+        classes: classes.into_iter().map(class).collect(),
+    };
+    annotated.into_iter().chain((1..).zip(targets).map(target)).collect()
+}
+
+/// Rows (group's number, z, y, x), sorted by group, then position, of a label map `[z, y, x]` of class indices.
 ///
-/// Of each class ≥ 1 with n voxels, `max(min(at_most, n), ⌈fraction · n⌉)` are drawn without replacement.
+/// Of each group with n voxels, `max(min(at_most, n), ⌈fraction · n⌉)` are drawn without replacement.
 pub fn locations(
     case: &str,
     label: ArrayView3<'_, i16>,
-    classes: usize,
+    groups: &[Group],
     at_most: usize,
     fraction: f64,
 ) -> Array2<i32> {
-    let mut voxels = vec![0u64; classes];
-    for class in label.iter().filter_map(|&l| usize::try_from(l).ok()) {
+    // Class −1 is at 0.
+    let most = groups.iter().flat_map(|g| &g.classes).copied().max().unwrap_or(0);
+    let mut members = vec![Vec::new(); slot(most).unwrap_or(0) + 1];
+    for (index, group) in groups.iter().enumerate() {
+        for class in group.classes.iter().filter_map(|&c| slot(c)) {
+            members[class].push(index);
+        }
+    }
+    let mut voxels = vec![0u64; members.len()];
+    for class in label.iter().filter_map(|&l| slot(l)) {
         if let Some(n) = voxels.get_mut(class) {
             *n += 1;
         }
     }
-    let mut draws: Vec<_> = voxels
+    let mut draws: Vec<_> = groups
         .iter()
-        .enumerate()
-        .map(|(class, &n)| Draw {
-            left: n,
-            wanted: (at_most as u64).min(n).max((fraction * n as f64).ceil() as u64).min(n),
-            rng: rng(SEED, &[word(case), class as u64]),
-            rows: Vec::new(),
+        .map(|group| {
+            let n: u64 = group.classes.iter().filter_map(|&c| slot(c)).map(|c| voxels[c]).sum();
+            Draw {
+                left: n,
+                wanted: (at_most as u64).min(n).max((fraction * n as f64).ceil() as u64).min(n),
+                rng: rng(SEED, &[word(case), group.number.cast_unsigned().into()]),
+                rows: Vec::new(),
+            }
         })
         .collect();
     for ((z, y, x), &class) in label.indexed_iter() {
-        let Ok(class @ 1..) = usize::try_from(class) else { continue };
-        if let Some(draw) = draws.get_mut(class)
-            && draw.takes()
-        {
-            draw.rows.push([class, z, y, x].map(|v| i32::try_from(v).unwrap_or(i32::MAX)));
+        let Some(found) = slot(class).and_then(|c| members.get(c)) else { continue };
+        for &index in found {
+            if draws[index].takes() {
+                let [z, y, x] = [z, y, x].map(|v| i32::try_from(v).unwrap_or(i32::MAX));
+                draws[index].rows.push([groups[index].number, z, y, x]);
+            }
         }
     }
-    let rows: Vec<[i32; 4]> = draws.into_iter().skip(1).flat_map(|d| d.rows).collect();
+    let rows: Vec<[i32; 4]> = draws.into_iter().flat_map(|d| d.rows).collect();
     Array2::from(rows)
+}
+
+fn slot(class: i16) -> Option<usize> {
+    usize::try_from(i32::from(class) + 1).ok()
 }
 
 /// Selection sampling (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S): one pass, result in order.
@@ -68,6 +113,10 @@ mod tests {
     use super::*;
     use ndarray::Array3;
 
+    fn each_class(classes: i16) -> Vec<Group> {
+        (1..classes).map(|c| Group { number: c.into(), classes: vec![c] }).collect()
+    }
+
     /// Class 1: 1000 voxels, class 2: 10, class 3: none, and −1.
     fn label() -> Array3<i16> {
         let mut label = Array3::from_elem((10, 20, 10), -1);
@@ -84,7 +133,7 @@ mod tests {
             [(50, 0.01, [50, 10]), (3, 0.101, [101, 3]), (10_000, 0.0, [1000, 10])]
         {
             let label = label();
-            let rows = locations("a", label.view(), 4, most, fraction);
+            let rows = locations("a", label.view(), &each_class(4), most, fraction);
             let count = |class| rows.column(0).iter().filter(|&&c| c == class).count();
             assert_eq!([count(1), count(2)], expected);
             assert_eq!(count(3) + count(0), 0);
@@ -98,9 +147,26 @@ mod tests {
     }
 
     #[test]
+    fn groups_overlap_and_may_hold_what_lies_outside() {
+        let groups = [
+            Group { number: -1, classes: vec![-1, 0, 1, 2] },
+            Group { number: 1, classes: vec![1, 2] },
+            Group { number: 2, classes: vec![2] },
+        ];
+        let mut label = label();
+        label[[0, 0, 0]] = 3;
+        let rows = locations("a", label.view(), &groups, 10_000, 0.0);
+        let count = |number| rows.column(0).iter().filter(|&&n| n == number).count();
+        // Voxel [0, 0, 0] was of class 1 and is ignored now.
+        assert_eq!([count(-1), count(1), count(2)], [1999, 1009, 10]);
+        assert!(rows.column(0).iter().is_sorted());
+        assert!(rows.rows().into_iter().all(|r| r.iter().skip(1).any(|v| *v != 0)));
+    }
+
+    #[test]
     fn draws_depend_on_the_case_and_repeat() {
         let label = label();
-        let draw = |id| locations(id, label.view(), 4, 50, 0.0);
+        let draw = |id| locations(id, label.view(), &each_class(4), 50, 0.0);
         assert_eq!(draw("a"), draw("a"));
         assert_ne!(draw("a"), draw("b"));
     }
@@ -111,7 +177,7 @@ mod tests {
         let mut hits = [0f64; 40];
         let trials = 4000;
         for trial in 0..trials {
-            for row in locations(&format!("case {trial}"), label.view(), 2, 10, 0.0).rows() {
+            for row in locations(&format!("case {trial}"), label.view(), &each_class(2), 10, 0.0).rows() {
                 hits[usize::try_from(row[3]).unwrap()] += 1.0;
             }
         }
