@@ -25,6 +25,6 @@ pub mod weights;
 pub use bench::{BenchOptions, Seconds, Timing, bench, paper_adam};
 pub use device::{Cpu, Device, DeviceError, SimdLevel};
 pub use error::Error;
-pub use loss::{ClassCounts, Loss, LossOptions};
+pub use loss::{ClassCounts, Loss, LossOptions, Outputs, Targets};
 pub use optimiser::{AdamOptions, Optimiser, SgdOptions};
 pub use unet::UNet;

@@ -156,46 +156,72 @@ pub(crate) fn norm_relu_backward(
     (dx, dgamma, dbeta)
 }
 
-/// What the loss weighs: (Dice weight, cross-entropy weight, smooth, background counts, batch Dice).
-#[derive(Debug, Clone, Copy)]
+/// What the loss weighs, and what the labels mean: without regions, softmax over classes.
+#[derive(Debug, Clone)]
 pub(crate) struct LossRule {
     pub dice: f64,
     pub cross_entropy: f64,
     pub smooth: f64,
     pub background: bool,
     pub batch: bool,
+    pub regions: Option<Vec<Vec<usize>>>,
+    pub ignore: Option<usize>,
 }
 
-/// Softmax Dice and cross-entropy: (total, dice, cross-entropy).
-pub(crate) fn dice_ce(logits: &Grid, target: &Array4<usize>, rule: LossRule) -> (f64, f64, f64) {
-    let (n, classes, ..) = logits.dim();
-    let mut u = logits.mapv(f64::exp);
-    let mut entropy = 0.0;
-    for ((n, z, y, x), t) in target.indexed_iter() {
-        let sum: f64 = (0..classes).map(|c| u[[n, c, z, y, x]]).sum();
-        for c in 0..classes {
-            u[[n, c, z, y, x]] /= sum;
-        }
-        entropy -= u[[n, *t, z, y, x]].ln() / target.len() as f64;
+impl LossRule {
+    /// Whether channel `c` is true where the label is `t`.
+    fn truth(&self, t: usize, c: usize) -> bool {
+        self.regions.as_ref().map_or(t == c, |regions| regions[c].contains(&t))
     }
-    let first = usize::from(!rule.background);
+
+    /// Probabilities of one voxel.
+    fn probabilities(&self, z: &[f64]) -> Vec<f64> {
+        let sum: f64 = z.iter().map(|z| z.exp()).sum();
+        let one = |z: &f64| match self.regions {
+            Some(_) => 1.0 / (1.0 + (-z).exp()),
+            None => z.exp() / sum,
+        };
+        z.iter().map(one).collect()
+    }
+}
+
+/// Dice and cross-entropy: (total, dice, cross-entropy).
+pub(crate) fn loss(logits: &Grid, target: &Array4<usize>, rule: &LossRule) -> (f64, f64, f64) {
+    let (n, channels, ..) = logits.dim();
+    let mut sums = vec![vec![[0.0; 3]; channels]; n];
+    let (mut entropy, mut annotated) = (0.0, 0.0f64);
+    for ((n, z, y, x), &t) in target.indexed_iter() {
+        if Some(t) == rule.ignore {
+            continue;
+        }
+        annotated += 1.0;
+        let at: Vec<f64> = (0..channels).map(|c| logits[[n, c, z, y, x]]).collect();
+        let u = rule.probabilities(&at);
+        for c in 0..channels {
+            let v = if rule.truth(t, c) { 1.0 } else { 0.0 };
+            for (sum, part) in sums[n][c].iter_mut().zip([u[c] * v, u[c], v]) {
+                *sum += part;
+            }
+            entropy -= v * u[c].ln();
+            if rule.regions.is_some() {
+                entropy -= (1.0 - v) * (1.0 - u[c]).ln();
+            }
+        }
+    }
+    let per_voxel = if rule.regions.is_some() && rule.ignore.is_none() { channels } else { 1 };
+    if annotated > 0.0 {
+        entropy /= annotated * per_voxel as f64;
+    }
+    let first = usize::from(!rule.background && rule.regions.is_none());
     let groups: Vec<Vec<usize>> =
         if rule.batch { vec![(0..n).collect()] } else { (0..n).map(|i| vec![i]).collect() };
     let mut dice = 0.0;
     for group in &groups {
-        for c in first..classes {
-            let (mut tp, mut su, mut sv) = (0.0, 0.0, 0.0);
-            for ((n, z, y, x), t) in target.indexed_iter() {
-                if group.contains(&n) {
-                    let v = if *t == c { 1.0 } else { 0.0 };
-                    tp += u[[n, c, z, y, x]] * v;
-                    su += u[[n, c, z, y, x]];
-                    sv += v;
-                }
-            }
-            dice -= (2.0 * tp + rule.smooth) / (su + sv + rule.smooth).max(1e-8);
+        for c in first..channels {
+            let sum = |i: usize| group.iter().map(|&n| sums[n][c][i]).sum::<f64>();
+            dice -= (2.0 * sum(0) + rule.smooth) / (sum(1) + sum(2) + rule.smooth).max(1e-8);
         }
     }
-    dice /= (groups.len() * (classes - first)) as f64;
+    dice /= (groups.len() * (channels - first)) as f64;
     (rule.dice * dice + rule.cross_entropy * entropy, dice, entropy)
 }

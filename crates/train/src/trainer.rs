@@ -85,6 +85,7 @@ impl<'a> Trainer<'a> {
                 smooth: recipe.loss.dice_smooth as f32,
                 dice_background: recipe.loss.dice_background,
                 batch_dice: inputs.configuration.batch_dice,
+                targets: net::Targets::of_plan(&inputs.plan),
             },
             epochs: Vec::new(),
             iteration: 0,

@@ -1,9 +1,11 @@
 //! Checked fronts of the operations: shapes are asserted here, the kernels in [`crate::cpu`] assume them.
 
-pub(crate) mod dice_ce;
 pub(crate) mod instance_norm;
 pub(crate) mod linear;
+pub(crate) mod loss;
 pub(crate) mod packing;
+mod sigmoid;
+mod softmax;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ mod workspace;
 use crate::Error;
 use crate::describe::{self, Work};
 use crate::device::{Device, SimdLevel};
-use crate::loss::{Loss, LossOptions};
-use crate::ops::dice_ce::dice_ce;
+use crate::loss::{Loss, LossOptions, Targets};
+use crate::ops::loss;
 use crate::ops::packing::{Packed, pack_bias};
 use crate::optimiser::Optimiser;
 use crate::tensor::Lane;
@@ -156,7 +156,8 @@ impl UNet {
         Ok(())
     }
 
-    /// The loss of images `[n, channel, z, y, x]` with labels `[n, z, y, x]`; labels below 0 count as background.
+    /// The loss of images `[n, channel, z, y, x]` with labels `[n, z, y, x]`; labels below 0 count as background,
+    /// what the others mean is said by [`LossOptions::targets`].
     /// No gradients; gradients of an earlier call stay.
     pub fn loss(
         &mut self,
@@ -262,7 +263,7 @@ impl UNet {
         gradients: bool,
     ) -> Result<Loss, Error> {
         self.check_input(x)?;
-        self.check_target(x, target)?;
+        self.check_target(x, target, &options.targets)?;
         let (n, _, d, h, w) = x.dim();
         self.fill_training(n, [d, h, w]);
         self.weights.refresh(&self.engine, false);
@@ -274,7 +275,8 @@ impl UNet {
             let stage = &mut ws.stages[s];
             let Some(logits) = &mut stage.logits else { continue };
             nearest(target, logits.layout.size, &mut stage.target);
-            let terms = dice_ce(logits, &stage.target, options, gradients.then_some(weight));
+            let scale = gradients.then_some(weight);
+            let terms = loss::loss(logits, &stage.target, options, scale);
             loss.dice += weight * terms.dice;
             loss.cross_entropy += weight * terms.cross_entropy;
             if s == 0 {
@@ -290,15 +292,20 @@ impl UNet {
         &self,
         x: ArrayView5<'_, f32>,
         target: ArrayView4<'_, i16>,
+        targets: &Targets,
     ) -> Result<(), Error> {
         let (n, _, d, h, w) = x.dim();
+        let outputs = self.spec.output_channels;
+        targets.check(outputs)?;
         if target.dim() != (n, d, h, w) {
             let expected = format!("{:?}, as the image", [n, d, h, w]);
             let found = target.shape().to_vec();
             return Err(Error::Shape { what: "target [n, z, y, x]", found, expected });
         }
-        let classes = self.spec.output_channels;
-        match target.iter().find(|t| usize::try_from(**t).is_ok_and(|t| t >= classes)) {
+        let classes = targets.classes(outputs);
+        let unknown =
+            |t: &i16| usize::try_from(*t).is_ok_and(|t| t >= classes) && Some(*t) != targets.ignore;
+        match target.iter().find(|t| unknown(t)) {
             Some(&found) => Err(Error::Class { found, classes }),
             None => Ok(()),
         }
