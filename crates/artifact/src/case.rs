@@ -9,6 +9,7 @@
 
 use crate::nifti::Geometry;
 use crate::npy::Mapped;
+use crate::recipe::AnatomicalAxis;
 use crate::{Error, Kind, Record, Result};
 use ndarray::{Array2, ArrayView3, ArrayView4, Ix4};
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,33 @@ impl Original {
     /// Spacing in plan axes before resampling.
     pub fn transposed_spacing_mm(&self) -> [f64; 3] {
         self.transpose.map(|axis| self.geometry.spacing_mm[axis])
+    }
+
+    /// The plan axis that lies closest to an axis of the body, by the image's direction.
+    ///
+    /// Each body axis gets a plan axis of its own: the assignment with the largest sum of cosines; of equally good
+    /// ones the first in the order of plan axes.
+    pub fn anatomical_axis(&self, body: AnatomicalAxis) -> usize {
+        const ORDERS: [[usize; 3]; 6] =
+            [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        // Direction columns are image axes x, y, z; array axes are z, y, x.
+        let cosine =
+            |row: usize, axis: usize| self.geometry.direction[row][2 - self.transpose[axis]].abs();
+        let sum = |order: [usize; 3]| (0..3).map(|row| cosine(row, order[row])).sum::<f64>();
+        let mut best = ORDERS[0];
+        for order in ORDERS {
+            // A margin, so that rounding doesn't decide between directions that are equally close.
+            if sum(order) > sum(best) + 1e-9 {
+                best = order;
+            }
+        }
+        best[body as usize]
+    }
+
+    /// Those of `axes` (plan axes) that may be mirrored when these axes of the body must not be.
+    pub fn mirror_axes(&self, axes: &[usize], never: &[AnatomicalAxis]) -> Vec<usize> {
+        let forbidden: Vec<usize> = never.iter().map(|&body| self.anatomical_axis(body)).collect();
+        axes.iter().copied().filter(|axis| !forbidden.contains(axis)).collect()
     }
 }
 

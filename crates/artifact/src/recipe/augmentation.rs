@@ -107,7 +107,8 @@ pub enum Draw {
     EitherSide,
 }
 
-/// An axis of the patient's body.
+/// An axis of the patient's body; which axis of an image it is: [`crate::case::Original::anatomical_axis`]. In the
+/// order of the rows of an LPS direction matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnatomicalAxis {
