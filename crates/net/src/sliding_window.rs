@@ -8,6 +8,7 @@
 //! Sums are taken view after view, and threads share the work by slices: the same input gives the same bytes at any
 //! thread count.
 
+use artifact::plan::Plan;
 use artifact::recipe::Averaged;
 use ndarray::parallel::prelude::*;
 use ndarray::{
@@ -26,10 +27,36 @@ pub struct Window {
     pub gaussian_sigma: f64,
     /// All subsets of these axes are flipped; empty: no mirroring. Axes where the patch is 1 are left out.
     pub mirror_axes: Vec<usize>,
-    /// What is averaged: softmax outputs, or network outputs that go through the softmax at the end.
+    /// What is averaged: probabilities, or network outputs that become probabilities at the end.
     pub averaged: Averaged,
+    /// How network outputs become probabilities.
+    pub activation: Activation,
     /// Tiles and mirrored views that go through the network at once.
     pub tile_batch: usize,
+}
+
+/// How network outputs become probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Classes that exclude each other: probabilities add up to 1.
+    Softmax,
+    /// Regions that may overlap: each for itself.
+    Sigmoid,
+}
+
+impl Activation {
+    /// Sigmoid where the plan has regions.
+    pub fn of(plan: &Plan) -> Self {
+        if plan.regions.is_empty() { Self::Softmax } else { Self::Sigmoid }
+    }
+
+    /// In place, over the rows of `[output, width]`.
+    fn apply(self, scores: &mut [f32], width: usize) {
+        match self {
+            Self::Softmax => softmax_rows(scores, width),
+            Self::Sigmoid => scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp())),
+        }
+    }
 }
 
 /// The network: reads patches `[n, channel, z, y, x]`, writes logits `[n, class, z, y, x]`. `n` is at most
@@ -218,7 +245,8 @@ impl Accumulator {
         }
         let logits = part4(logits, tile.tile, tile.shape);
         let gaussian = part3(self.gaussian.view(), tile.tile, tile.shape);
-        let softmax = self.window.averaged == Averaged::Probabilities;
+        let window = &self.window;
+        let activation = (window.averaged == Averaged::Probabilities).then_some(window.activation);
         let mut sums = self.sums.view_mut();
         let mut weights = self.weights.view_mut();
         for axis in 0..3 {
@@ -233,28 +261,37 @@ impl Accumulator {
             .zip(gaussian.axis_iter(Axis(0)))
             .for_each(|(((sums, mut weights), logits), gaussian)| {
                 weights += &gaussian;
-                add_slice(sums, logits, gaussian, softmax);
+                add_slice(sums, logits, gaussian, activation);
             });
     }
 
     /// The averages as probabilities `[class, z, y, x]`.
     pub fn finish(self) -> Array4<f32> {
-        let Self { window, mut sums, weights, .. } = self;
-        let softmax_at_the_end = window.averaged == Averaged::Logits;
+        let window = self.window.clone();
+        let mut means = self.means();
+        if window.averaged == Averaged::Logits {
+            means.axis_iter_mut(Axis(1)).into_par_iter().for_each(|mut slice| {
+                let mut scratch = Vec::new();
+                for y in 0..slice.dim().1 {
+                    let mut rows = slice.index_axis_mut(Axis(1), y);
+                    scratch.clear();
+                    scratch.extend(rows.iter().copied());
+                    window.activation.apply(&mut scratch, rows.dim().1);
+                    rows.iter_mut().zip(&scratch).for_each(|(row, p)| *row = *p);
+                }
+            });
+        }
+        means
+    }
+
+    /// The averages of what [`Window::averaged`] names, `[class, z, y, x]`: logits stay logits, for those who resample
+    /// them first.
+    pub fn means(self) -> Array4<f32> {
+        let Self { mut sums, weights, .. } = self;
         sums.axis_iter_mut(Axis(1)).into_par_iter().zip(weights.axis_iter(Axis(0))).for_each(
             |(mut slice, weights)| {
                 for mut class in slice.outer_iter_mut() {
                     class /= &weights;
-                }
-                if softmax_at_the_end {
-                    let mut scratch = Vec::new();
-                    for y in 0..slice.dim().1 {
-                        let mut rows = slice.index_axis_mut(Axis(1), y);
-                        scratch.clear();
-                        scratch.extend(rows.iter().copied());
-                        softmax_rows(&mut scratch, rows.dim().1);
-                        rows.iter_mut().zip(&scratch).for_each(|(row, p)| *row = *p);
-                    }
                 }
             },
         );
@@ -293,15 +330,15 @@ fn add_slice(
     mut sums: ArrayViewMut3<'_, f32>,
     logits: ArrayView3<'_, f32>,
     gaussian: ArrayView2<'_, f32>,
-    softmax: bool,
+    activation: Option<Activation>,
 ) {
     let (_, height, width) = logits.dim();
     let mut scores = Vec::with_capacity(logits.dim().0 * width);
     for y in 0..height {
         scores.clear();
         scores.extend(logits.index_axis(Axis(1), y).iter().copied());
-        if softmax {
-            softmax_rows(&mut scores, width);
+        if let Some(activation) = activation {
+            activation.apply(&mut scores, width);
         }
         let weights = gaussian.row(y);
         let mut sums = sums.index_axis_mut(Axis(1), y);

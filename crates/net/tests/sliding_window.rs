@@ -4,7 +4,7 @@ use artifact::recipe::Averaged;
 use ndarray::{
     Array2, Array3, Array4, ArrayD, ArrayView4, ArrayView5, ArrayViewMut5, Axis, Zip, s,
 };
-use net::sliding_window::{Accumulator, Window, gaussian, positions, predict, views};
+use net::sliding_window::{Accumulator, Activation, Window, gaussian, positions, predict, views};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +103,13 @@ fn softmax(scores: &Array4<f64>) -> Array4<f64> {
     exp / sum
 }
 
+fn activated(scores: &Array4<f64>, activation: Activation) -> Array4<f64> {
+    match activation {
+        Activation::Softmax => softmax(scores),
+        Activation::Sigmoid => scores.mapv(|s| 1.0 / (1.0 + (-s).exp())),
+    }
+}
+
 /// The definition, on a copy of the image surrounded by zeros; every tile, every flip, one at a time, in f64.
 fn naive(image: &Array4<f32>, classes: usize, window: &Window) -> Array4<f64> {
     let (channels, z, y, x) = image.dim();
@@ -136,7 +143,7 @@ fn naive(image: &Array4<f32>, classes: usize, window: &Window) -> Array4<f64> {
                     let mut scores = lopsided(patch.view(), classes);
                     turn(&mut scores);
                     if window.averaged == Averaged::Probabilities {
-                        scores = softmax(&scores);
+                        scores = activated(&scores, window.activation);
                     }
                     let mut target = sums.slice_mut(tile);
                     target += &(scores * &weight);
@@ -147,7 +154,8 @@ fn naive(image: &Array4<f32>, classes: usize, window: &Window) -> Array4<f64> {
         }
     }
     let mean = sums / weights;
-    let mean = if window.averaged == Averaged::Logits { softmax(&mean) } else { mean };
+    let late = window.averaged == Averaged::Logits;
+    let mean = if late { activated(&mean, window.activation) } else { mean };
     mean.slice(inner).to_owned()
 }
 
@@ -175,18 +183,21 @@ fn table() -> Vec<([usize; 3], Window)> {
         ([1, 1, 1], [1, 1, 1], 1.0, &[], 1),
         ([16, 5, 6], [4, 4, 4], 1.0, &[], 7),
     ];
-    let window = |patch, step, mirror_axes: &[usize], tile_batch, averaged| Window {
-        patch,
-        step,
-        gaussian_sigma: 0.125,
-        mirror_axes: mirror_axes.into(),
-        averaged,
-        tile_batch,
-    };
     let mut table = Vec::new();
-    for (image, patch, step, mirrors, batch) in rows {
+    for (image, patch, step, mirrors, tile_batch) in rows {
         for averaged in [Averaged::Probabilities, Averaged::Logits] {
-            table.push((image, window(patch, step, mirrors, batch, averaged)));
+            for activation in [Activation::Softmax, Activation::Sigmoid] {
+                let window = Window {
+                    patch,
+                    step,
+                    gaussian_sigma: 0.125,
+                    mirror_axes: mirrors.into(),
+                    averaged,
+                    activation,
+                    tile_batch,
+                };
+                table.push((image, window));
+            }
         }
     }
     table
@@ -240,7 +251,7 @@ fn a_network_that_looks_at_single_voxels_is_reproduced_on_any_grid() {
         let logits = Array4::from_shape_fn((3, z, y, x), |(k, z, y, x)| {
             (0..2).map(|c| f64::from(slopes[[k, c]] * image[[c, z, y, x]])).sum()
         });
-        let expected = softmax(&logits);
+        let expected = activated(&logits, window.activation);
         // A weighted mean of equal numbers: one rounding per view above and below the fraction line, a few for exp.
         let tolerance = (2 * views(shape, &window) + 16) as f64 * f64::from(f32::EPSILON);
         for ((at, f), e) in found.indexed_iter().zip(&expected) {
@@ -263,6 +274,7 @@ fn mirroring_averages_a_shift_to_both_sides() {
         gaussian_sigma: 0.125,
         mirror_axes: vec![0, 1, 2],
         averaged: Averaged::Logits,
+        activation: Activation::Softmax,
         tile_batch: 4,
     };
     let image = random([1, 1, 2, 6], 9);
@@ -298,6 +310,7 @@ fn models_are_averaged_as_the_recipe_says() {
             gaussian_sigma: 0.125,
             mirror_axes: vec![],
             averaged,
+            activation: Activation::Softmax,
             tile_batch: 1,
         };
         let mut accumulator = Accumulator::new([4, 5, 6], 2, &window);
@@ -320,6 +333,7 @@ fn thread_count_changes_no_bit() {
         gaussian_sigma: 0.125,
         mirror_axes: vec![0, 1, 2],
         averaged: Averaged::Probabilities,
+        activation: Activation::Softmax,
         tile_batch: 2,
     };
     let with = |threads| {
@@ -341,6 +355,7 @@ fn an_error_of_network_or_tick_ends_the_prediction() {
         gaussian_sigma: 0.125,
         mirror_axes: vec![],
         averaged: Averaged::Probabilities,
+        activation: Activation::Softmax,
         tile_batch: 2,
     };
     let mut ticks = 0;

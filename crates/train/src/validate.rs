@@ -7,7 +7,7 @@ use artifact::case::OpenCase;
 use artifact::plan::Plan;
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis};
 use net::UNet;
-use net::sliding_window::{self, Window};
+use net::sliding_window::{self, Activation, Window};
 use stage::{Error, Run};
 
 /// Mean Dice per foreground class over the cases; NaN for classes that occur in none.
@@ -32,6 +32,7 @@ pub fn validate(
             Vec::new()
         },
         averaged: plan.recipe.inference.averaged,
+        activation: Activation::of(plan),
         tile_batch: 1,
     };
     let progress = run.progress("validation cases", cases.len());
