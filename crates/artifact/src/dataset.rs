@@ -1,4 +1,4 @@
-//! A data set as people have it: a folder with `dataset.json` and NIfTI files.
+//! A data set as people have it: a folder with `dataset.json` and NIfTI files or PNG pictures.
 //!
 //! Two layouts are read. The Medical Segmentation Decathlon's: `modality`, `labels` number → name, a `training` list of
 //! `{image, label}`, channels in a 4D file. nnU-Net v2's: `channel_names`, `labels` name → number, `file_ending`, files
@@ -8,7 +8,7 @@
 
 mod json;
 
-use crate::nifti::{self, Geometry, Volume};
+use crate::image::{self, ENDINGS, Geometry, Volume};
 use crate::{Error, Label, Region, Result};
 use json::Description;
 use ndarray::{Array4, Axis, s};
@@ -122,7 +122,7 @@ impl Dataset {
     pub fn read_image(&self, case: &DatasetCase) -> Result<Volume> {
         let mut stack = Stack::new(self.channels.len());
         for path in &case.images {
-            stack.push(path, nifti::read(path)?)?;
+            stack.push(path, image::read(path)?)?;
         }
         stack.finish().map_err(|found| {
             let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
@@ -142,7 +142,7 @@ impl Dataset {
         let Some(path) = &case.label else {
             return Err(Error::input(Path::new(&case.id), "this case has no label"));
         };
-        let volume = nifti::read(path)?;
+        let volume = image::read(path)?;
         match volume.channels.len_of(Axis(0)) {
             1 => Ok(volume),
             n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
@@ -216,7 +216,7 @@ impl Dataset {
         let declared = self.channels.len();
         let file = |channel: usize| images.join(format!("{id}_{channel:04}{}", self.file_ending));
         let alone = declared > 1 && file(0).exists() && !(1..declared).any(|c| file(c).exists());
-        if alone && nifti::read_header(&file(0)).is_ok_and(|(_, channels)| channels == declared) {
+        if alone && image::read_header(&file(0)).is_ok_and(|(_, channels)| channels == declared) {
             return DatasetCase { images: vec![file(0)], label, id };
         }
         let surplus = (declared..).map(file).take_while(|f| f.exists());
@@ -349,8 +349,6 @@ fn files_in(folder: &Path) -> Result<Vec<String>> {
     names.sort();
     Ok(names)
 }
-
-const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img"];
 
 fn ending_of(name: &str) -> &'static str {
     ENDINGS.iter().find(|e| name.ends_with(*e)).copied().unwrap_or(".nii.gz")

@@ -11,7 +11,7 @@ use crate::record::{self, Header, Provenance, Record};
 use crate::selection::Selection;
 use crate::splits::Splits;
 use crate::summary::Summary;
-use crate::{Error, Kind, Result, batch, nifti, npz};
+use crate::{Error, Kind, Result, batch, image, npz};
 use ndarray::{Axis, Ix4};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ fn check_prediction(
 ) -> Result<()> {
     let info = &prediction.prediction;
     let segmentation = record::sibling(path, &info.segmentation)?;
-    let volume = nifti::read(&segmentation)?;
+    let volume = image::read(&segmentation)?;
     let [z, y, x] = volume.geometry.shape;
     if volume.geometry.shape != info.shape {
         return Err(Error::input(

@@ -23,6 +23,7 @@ pub mod crop;
 pub mod dataset;
 mod error;
 pub mod fingerprint;
+pub mod image;
 pub mod inspect;
 mod label;
 pub mod model;

@@ -248,8 +248,8 @@ fn faults_of_the_description_are_named() {
             "labels: ignore has value 1, expected a value above every other label's, at most 32767",
         ),
         (
-            format!(r#"{{{channel}, {label}, "file_ending": ".png"}}"#),
-            r#"file_ending = ".png", expected one of .nii.gz .nii .hdr .img.gz .img"#,
+            format!(r#"{{{channel}, {label}, "file_ending": ".jpg"}}"#),
+            r#"file_ending = ".jpg", expected one of .nii.gz .nii .hdr .img.gz .img .png"#,
         ),
         (
             format!(r#"{{{channel}, {label}, "numTraining": "3"}}"#),

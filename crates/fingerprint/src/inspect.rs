@@ -5,7 +5,7 @@ use crate::problem::{Class, Problem};
 use artifact::crop::{bounding_box, nonzero_mask};
 use artifact::dataset::{Dataset, DatasetCase, Stack};
 use artifact::fingerprint::MeasuredCase;
-use artifact::nifti::{self, Geometry, Volume};
+use artifact::image::{self, Geometry, Volume};
 use artifact::{Result, hash_bytes};
 use ndarray::{ArrayView3, ArrayView4, Axis, s};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,12 +150,12 @@ impl Look<'_> {
 
     fn try_read(&mut self, path: &Path) -> Result<Volume> {
         let mut contents = Vec::new();
-        for file in nifti::files_of(path)? {
+        for file in image::files_of(path)? {
             let bytes = std::fs::read(&file).map_err(|e| artifact::Error::io(&file, "read", &e))?;
             self.found.hashes.insert(file, hash_bytes(&bytes));
             contents.push(bytes);
         }
-        nifti::decode(path, contents)
+        image::decode(path, contents)
     }
 
     fn same_grid(&mut self, path: &Path, found: &Geometry, expected: &Geometry) -> bool {
@@ -209,7 +209,8 @@ impl Look<'_> {
             self.problem(Class::NonIntegerLabel, path, detail);
         }
         if !strange.is_empty() {
-            let declared: Vec<_> = labels.iter().chain(ignore).map(|l| l.value.to_string()).collect();
+            let declared: Vec<_> =
+                labels.iter().chain(ignore).map(|l| l.value.to_string()).collect();
             let found: Vec<_> = strange.iter().take(8).map(i64::to_string).collect();
             let more = if strange.len() > 8 { ", …" } else { "" };
             let detail = format!("{}{more}, expected {}", found.join(", "), shorten(&declared));

@@ -81,7 +81,7 @@ pub fn content_hash(folder: &Path, dataset: &Dataset) -> Result<String> {
     let listed: Vec<&PathBuf> =
         dataset.training.iter().flat_map(|c| c.images.iter().chain(&c.label)).collect();
     let hash = |path: &&PathBuf| -> Result<Vec<(PathBuf, String)>> {
-        let files = artifact::nifti::files_of(path)?;
+        let files = artifact::image::files_of(path)?;
         files.into_iter().map(|f| hash_file(&f).map(|hash| (f, hash))).collect()
     };
     let hashes: Vec<_> = listed.par_iter().map(hash).collect::<Result<_>>()?;

@@ -5,7 +5,7 @@ use artifact::case::Case;
 use artifact::dataset::{Dataset, DatasetCase};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
-use artifact::{Provenance, Record, hash_file, nifti, up_to_date};
+use artifact::{Provenance, Record, hash_file, image, up_to_date};
 use preprocess::{configuration, preprocess, resample, target_spacing, write_case};
 use rayon::prelude::*;
 use stage::{Error, Exit, Progress, Result, Run};
@@ -158,7 +158,7 @@ impl Job<'_> {
         let mut made = made.option("case", case.id.as_str()).input("plan", &self.plan_hash);
         let images = case.images.iter().map(|path| ("image", path));
         for (role, path) in images.chain(case.label.iter().map(|path| ("label", path))) {
-            for file in nifti::files_of(path)? {
+            for file in image::files_of(path)? {
                 made = made.input(role, hash_file(&file)?);
             }
         }
@@ -190,7 +190,7 @@ impl Job<'_> {
 /// mask and label, the new image, a slab. While writing: the new image twice.
 fn memory(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
     const SLAB: f64 = (80u64 << 20) as f64;
-    let Some(Ok((geometry, _))) = case.images.first().map(|path| nifti::read_header(path)) else {
+    let Some(Ok((geometry, _))) = case.images.first().map(|path| image::read_header(path)) else {
         return 0.0;
     };
     let transpose = plan.geometry.transpose;

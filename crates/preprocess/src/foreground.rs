@@ -21,10 +21,10 @@ pub struct Group {
 /// voxels may be nobody's, all the annotated ones together as −1.
 pub fn groups(plan: &Plan) -> Vec<Group> {
     let class = |c: usize| i16::try_from(c).unwrap_or(i16::MAX);
-    let annotated = plan.ignore.as_ref().map(|_| Group {
-        number: -1,
-        classes: (-1..class(plan.labels.len())).collect(),
-    });
+    let annotated = plan
+        .ignore
+        .as_ref()
+        .map(|_| Group { number: -1, classes: (-1..class(plan.labels.len())).collect() });
     let targets: Vec<Vec<usize>> = if plan.regions.is_empty() {
         (1..plan.labels.len()).map(|c| vec![c]).collect()
     } else {
@@ -177,7 +177,9 @@ mod tests {
         let mut hits = [0f64; 40];
         let trials = 4000;
         for trial in 0..trials {
-            for row in locations(&format!("case {trial}"), label.view(), &each_class(2), 10, 0.0).rows() {
+            for row in
+                locations(&format!("case {trial}"), label.view(), &each_class(2), 10, 0.0).rows()
+            {
                 hits[usize::try_from(row[3]).unwrap()] += 1.0;
             }
         }

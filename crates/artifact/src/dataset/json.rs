@@ -74,9 +74,10 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Parsed<Option<String>> {
 fn file_ending(top: &Map<String, Value>) -> Parsed<Option<String>> {
     let ending = text_of(top, "file_ending")?;
     match &ending {
-        Some(e) if !super::ENDINGS.contains(&e.as_str()) => {
-            Err(format!("file_ending = \"{e}\", expected one of {}", super::ENDINGS.join(" ")))
-        }
+        Some(e) if !crate::image::ENDINGS.contains(&e.as_str()) => Err(format!(
+            "file_ending = \"{e}\", expected one of {}",
+            crate::image::ENDINGS.join(" ")
+        )),
         _ => Ok(ending),
     }
 }

@@ -1,0 +1,72 @@
+//! Images at the border, whatever their file format: NIfTI volumes, and PNG pictures as volumes of depth 1.
+//!
+//! The file's ending decides. A picture's pixels have no size: as in nnU-Net they are 1 × 1 mm, and its slices 999 mm
+//! apart, so that the plan's first axis is the one that isn't there.
+
+mod png;
+
+pub use crate::nifti::{Geometry, Volume};
+use crate::{Error, Result, nifti};
+use ndarray::{Array3, ArrayView3};
+use std::path::{Path, PathBuf};
+
+/// Endings that are read, longest match first.
+pub const ENDINGS: [&str; 6] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img", ".png"];
+
+/// File name without its ending, and the ending, if it's a known one.
+pub fn split_ending(name: &str) -> Option<(&str, &'static str)> {
+    ENDINGS.iter().find_map(|ending| Some((name.strip_suffix(ending)?, *ending)))
+}
+
+fn is_picture(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "png")
+}
+
+/// Reads an image. All faults of the file are one-line errors; memory is bounded by what the file really holds.
+pub fn read(path: &Path) -> Result<Volume> {
+    if !is_picture(path) {
+        return nifti::read(path);
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read this image", &e))?;
+    png::decode(path, &bytes)
+}
+
+/// The files an image consists of: itself, or header and voxels of a pair.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if is_picture(path) { Ok(vec![path.into()]) } else { nifti::files_of(path) }
+}
+
+/// Decodes the contents of [`files_of`] `path`, in that order, for callers that need the bytes themselves too.
+pub fn decode(path: &Path, stored: Vec<Vec<u8>>) -> Result<Volume> {
+    if !is_picture(path) {
+        return nifti::decode(path, stored);
+    }
+    let bytes = stored.into_iter().next().ok_or_else(|| Error::input(path, "no content"))?;
+    png::decode(path, &bytes)
+}
+
+/// Geometry and channel count. Of a volume's file only the first bytes are read.
+pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
+    if !is_picture(path) {
+        return nifti::read_header(path);
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read this image", &e))?;
+    png::header(path, &bytes)
+}
+
+/// Label values `[z, y, x]` as a file with this ending: a picture if it's `.png` and the depth is 1, else NIfTI with the
+/// header of `geometry`.
+///
+/// # Errors
+/// If the array's shape isn't the geometry's, or a picture can't hold it (depth above 1, values outside 0..=65535).
+pub fn encode_labels<T: Copy + Into<i32>>(
+    labels: ArrayView3<'_, T>,
+    geometry: &Geometry,
+    ending: &str,
+) -> Result<Vec<u8>> {
+    if ending == ".png" {
+        let values: Array3<i32> = labels.mapv(Into::into);
+        return png::encode_labels(values.view(), geometry);
+    }
+    nifti::encode_labels(labels, geometry, ending == ".nii.gz")
+}

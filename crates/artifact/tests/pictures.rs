@@ -1,0 +1,98 @@
+//! PNG pictures: what Pillow reads from them, two-dimensional data sets, faults.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use artifact::dataset::Dataset;
+use artifact::image;
+use ndarray::{Array3, array};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/png").join(name)
+}
+
+#[test]
+fn every_kind_of_picture_reads_as_pillow_reads_it() {
+    let text = std::fs::read_to_string(golden("values.json")).unwrap();
+    let kinds: BTreeMap<String, Vec<Vec<Vec<f32>>>> = serde_json::from_str(&text).unwrap();
+    assert_eq!(kinds.len(), 6);
+    for (name, values) in kinds {
+        let path = golden(&format!("{name}.png"));
+        let volume = image::read(&path).unwrap();
+        assert_eq!(volume.channels.dim(), (values.len(), 1, 3, 5), "{name}");
+        let expected: Vec<f32> = values.into_iter().flatten().flatten().collect();
+        assert_eq!(volume.channels.iter().copied().collect::<Vec<_>>(), expected, "{name}");
+        assert_eq!(volume.geometry.spacing_mm, [999.0, 1.0, 1.0]);
+        let (geometry, channels) = image::read_header(&path).unwrap();
+        assert_eq!((geometry, channels), (volume.geometry, volume.channels.dim().0));
+    }
+}
+
+#[test]
+fn label_pictures_come_back_with_8_and_16_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for values in [array![[[0, 1, 255], [3, 0, 7]]], array![[[0, 256, 65535], [3, 0, 7]]]] {
+        let geometry = image::Geometry::plain([1, 2, 3], [999.0, 1.0, 1.0]);
+        let path = folder.path().join("a.png");
+        let bytes = image::encode_labels(values.view(), &geometry, ".png").unwrap();
+        artifact::Commit::file(&path, &bytes).unwrap();
+        let found = image::read(&path).unwrap().channels;
+        let expected: Array3<f32> = values.mapv(|v: i32| v as f32);
+        assert_eq!(found.index_axis(ndarray::Axis(0), 0), expected);
+    }
+    let deep = image::Geometry::plain([2, 1, 1], [1.0; 3]);
+    let error = image::encode_labels(Array3::<i32>::zeros((2, 1, 1)).view(), &deep, ".png");
+    assert!(error.unwrap_err().message.contains("expected one slice"));
+}
+
+#[test]
+fn a_folder_of_colour_pictures_is_a_data_set_of_depth_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |from: &str, to: &str| {
+        let to = folder.path().join(to);
+        artifact::Commit::file(&to, &std::fs::read(golden(from)).unwrap()).unwrap();
+    };
+    put("rgb.png", "imagesTr/a_0000.png");
+    put("bits.png", "labelsTr/a.png");
+    let text = r#"{"channel_names": {"0": "R", "1": "G", "2": "B"}, "numTraining": 1,
+        "labels": {"background": 0, "cell": 255}, "file_ending": ".png"}"#;
+    artifact::Commit::file(&folder.path().join("dataset.json"), text.as_bytes()).unwrap();
+    let set = Dataset::load(folder.path()).unwrap();
+    assert_eq!((set.file_ending.as_str(), set.training.len()), (".png", 1));
+    let case = set.case("a").unwrap();
+    assert_eq!(set.read_image(case).unwrap().channels.dim(), (3, 1, 3, 5));
+    assert_eq!(set.read_label(case).unwrap().channels.dim(), (1, 1, 3, 5));
+}
+
+#[test]
+fn broken_pictures_are_one_line_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(golden("rgb.png")).unwrap();
+    let path = folder.path().join("a.png");
+    for keep in [0, 7, 8, 20, 33, 45, whole.len() - 20] {
+        artifact::Commit::file(&path, &whole[..keep]).unwrap();
+        let error = image::read(&path).unwrap_err();
+        assert!(error.message.starts_with("is not a readable PNG: "), "{keep}: {error:?}");
+        assert!(!error.message.contains('\n'));
+    }
+    // Width and height of the header, with its checksum corrected: a claim of 40000 pixels each way.
+    let mut huge = whole;
+    huge[16..24].copy_from_slice(&[0, 0, 0x9c, 0x40, 0, 0, 0x9c, 0x40]);
+    let sum = crc32(&huge[12..29]);
+    huge[29..33].copy_from_slice(&sum.to_be_bytes());
+    artifact::Commit::file(&path, &huge).unwrap();
+    let error = image::read(&path).unwrap_err();
+    assert!(error.message.contains("pixels, expected at most"), "{error:?}");
+}
+
+/// The checksum of PNG chunks, from its definition.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut sum = u32::MAX;
+    for &byte in bytes {
+        sum ^= u32::from(byte);
+        for _ in 0..8 {
+            sum = if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
+        }
+    }
+    !sum
+}
