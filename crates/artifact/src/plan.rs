@@ -13,6 +13,9 @@ pub struct Plan {
     pub dataset: PlannedDataset,
     /// How image axes map to the plan's axes.
     pub geometry: Geometry,
+    /// nnU-Net's names, where the plan was made from its files.
+    #[serde(default, skip_serializing_if = "NnunetNames::is_empty")]
+    pub nnunet: NnunetNames,
     /// One entry per input channel, in channel order.
     pub channels: Vec<Channel>,
     /// Classes by rising value; index 0 is the background. Without regions, output channel `i` is class `i`.
@@ -46,6 +49,47 @@ pub struct PlannedDataset {
 pub struct Geometry {
     /// Plan axis `i` is image axis `transpose[i]` (image axes are z, y, x as stored).
     pub transpose: [usize; 3],
+    /// Median spacing of the cases as stored, per plan axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median_spacing_mm: Option<[f64; 3]>,
+    /// Median shape of the cases' nonzero boxes as stored, per plan axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median_shape: Option<[f64; 3]>,
+}
+
+impl Geometry {
+    /// Only the order of the axes.
+    pub fn of_transpose(transpose: [usize; 3]) -> Self {
+        Self { transpose, median_spacing_mm: None, median_shape: None }
+    }
+}
+
+/// What nnU-Net v2 calls things, where a plan was made from its files; only for writing its files again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NnunetNames {
+    /// Its data set's folder, such as `Dataset004_Hippocampus`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// Name of its plans, such as `nnUNetPlans`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plans: Option<String>,
+    /// Class of the planner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planner: Option<String>,
+    /// Class that reads the images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_reader: Option<String>,
+    /// Folders of preprocessed cases by configuration, where they aren't named as its planners name them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cases: BTreeMap<String, String>,
+}
+
+impl NnunetNames {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How one channel's intensities are normalised.
@@ -103,8 +147,8 @@ pub struct Configuration {
     pub spacing_mm: [f64; 3],
     /// 2D: cases keep their own slice distance along axis 0, `spacing_mm[0]` is the median only.
     pub keep_slice_distance: bool,
-    /// Median shape of the training cases at the target spacing (rounded).
-    pub median_shape: [usize; 3],
+    /// Median shape of the training cases at the target spacing; a median of an even number of cases may end in .5.
+    pub median_shape: [f64; 3],
     /// Patch; axis 0 is 1 for 2D.
     pub patch_shape: [usize; 3],
     /// Samples per batch.
@@ -206,6 +250,14 @@ impl Plan {
     /// Class index of ignored voxels in cases, if the data set has an ignore label.
     pub fn ignore_class(&self) -> Option<i16> {
         self.ignore.as_ref().and_then(|_| i16::try_from(self.labels.len()).ok())
+    }
+
+    /// What is scored: regions if there are any, else the foreground classes; by name.
+    pub fn targets(&self) -> Vec<&str> {
+        match self.regions.is_empty() {
+            true => self.labels[1..].iter().map(|l| l.name.as_str()).collect(),
+            false => self.regions.iter().map(|r| r.name.as_str()).collect(),
+        }
     }
 
     /// Class indices of each region; empty without regions.

@@ -11,8 +11,8 @@ mod preprocessing;
 mod training;
 
 pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling};
-pub use inference::{Averaged, Inference, Postprocessing};
-pub use planning::{Planning, PlanningRules};
+pub use inference::{Averaged, Inference, Postprocessing, PostprocessingRule};
+pub use planning::{PaperPlanning, Planning, ShrinkUntil, V2Planning};
 pub use preprocessing::{Preprocessing, StepOrder};
 use serde::{Deserialize, Serialize};
 pub use training::{LossWeights, Optimiser, OptimiserKind, Schedule, ScheduleKind};

@@ -20,7 +20,8 @@ pub(crate) struct Args {
     /// Where the plan goes; splits.toml goes beside it
     #[arg(long, value_name = "FILE", required_unless_present = "print_recipe")]
     out: Option<PathBuf>,
-    /// Built-in recipe (paper) or a TOML file, complete or beginning with base = "paper"
+    /// Built-in recipe (paper, v2, v2-resenc, v2-resenc-m, v2-resenc-l, v2-resenc-xl) or a TOML file, complete or
+    /// beginning with base = "NAME" of a built-in one
     #[arg(long, value_name = "NAME|FILE", default_value = "paper")]
     recipe: String,
     /// Change a key of the recipe or of a planned configuration; may be repeated

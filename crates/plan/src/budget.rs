@@ -3,7 +3,7 @@
 //! The reference patch times the reference batch fills the reference card. Another card holds proportionally more or
 //! fewer voxels. Patches are as large as the smallest allowed batch permits; what is left over enlarges the batch.
 
-use artifact::recipe::Planning;
+use artifact::recipe::PaperPlanning;
 
 /// Limits of one kind of configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Budget {
 
 impl Budget {
     /// Limits of 3D configurations.
-    pub fn volumes(p: &Planning) -> Self {
+    pub fn volumes(p: &PaperPlanning) -> Self {
         let reference = p.reference_patch_3d.iter().product::<usize>() * p.reference_batch_3d;
         // Memory grows with the cube of a patch's edge; so does the longest edge that makes sense.
         let longer = (p.gpu_memory_gib / p.reference_memory_gib).cbrt().max(1.0);
@@ -31,13 +31,13 @@ impl Budget {
     }
 
     /// Limits of 2D configurations.
-    pub fn slices(p: &Planning) -> Self {
+    pub fn slices(p: &PaperPlanning) -> Self {
         let reference = p.reference_patch_2d.iter().product::<usize>() * p.reference_batch_2d;
         Self::new(p, reference, usize::MAX, p.max_poolings_2d, p.max_features_2d)
     }
 
     fn new(
-        p: &Planning,
+        p: &PaperPlanning,
         reference: usize,
         max_edge: usize,
         max_poolings: usize,
@@ -50,7 +50,7 @@ impl Budget {
 
     /// Samples per batch: as many as fit, but no more than `max_dataset_fraction_per_batch` of the data set's voxels
     /// (rounded), and never fewer than `min_batch_size`.
-    pub fn batch(&self, p: &Planning, patch: [usize; 3], dataset_voxels: f64) -> usize {
+    pub fn batch(&self, p: &PaperPlanning, patch: [usize; 3], dataset_voxels: f64) -> usize {
         let patch_voxels = patch.iter().product::<usize>() as f64;
         let fits = (self.batch_voxels / patch_voxels).floor() as usize;
         let share = p.max_dataset_fraction_per_batch * dataset_voxels / patch_voxels;

@@ -1,10 +1,10 @@
 //! A plan together with what the user sets: recipe keys, then keys of the planned configurations.
 
+use crate::measured::Measured;
 use crate::recipe::Resolved;
 use crate::settings::{self, Setting};
 use crate::{Fixed, plan_with, text};
 use artifact::Kind;
-use artifact::fingerprint::Fingerprint;
 use artifact::plan::Plan;
 use stage::{Error, Result};
 use toml_edit::{DocumentMut, Value};
@@ -20,30 +20,27 @@ const CONFIGURATIONS: &str = "configurations.";
 /// # Errors
 /// If a key is unknown, a value has the wrong type, or the settings contradict each other.
 pub fn assemble(
-    fingerprint: &Fingerprint,
+    measured: impl Into<Measured>,
     mut recipe: Resolved,
     set: &[Setting],
 ) -> Result<(Plan, String)> {
+    let measured = &measured.into();
     let (planned, chosen): (Vec<&Setting>, Vec<&Setting>) =
         set.iter().partition(|s| s.key.starts_with(CONFIGURATIONS));
     let recipe_keys = recipe.keys();
     for setting in chosen {
         recipe.set(setting).map_err(|e| {
             // The nearest key may be one of a configuration.
-            if recipe_keys.contains(&setting.key) {
-                e
-            } else {
-                unknown(fingerprint, &recipe, setting)
-            }
+            if recipe_keys.contains(&setting.key) { e } else { unknown(measured, &recipe, setting) }
         })?;
     }
     let values = recipe.recipe()?;
     let failed = |e| Error::failed(format!("the plan cannot be written: {e}"));
     let mut document =
-        text::decisions(&plan_with(fingerprint, &values, &Fixed::default())).map_err(failed)?;
+        text::decisions(&plan_with(measured, &values, &Fixed::default())).map_err(failed)?;
     let fixed = fixed(&planned, &mut document)?;
     if fixed != Fixed::default() {
-        document = text::decisions(&plan_with(fingerprint, &values, &fixed)).map_err(failed)?;
+        document = text::decisions(&plan_with(measured, &values, &fixed)).map_err(failed)?;
     }
     for setting in &planned {
         let keys = settings::keys(&document);
@@ -70,9 +67,9 @@ pub fn assemble(
     }
 }
 
-fn unknown(fingerprint: &Fingerprint, recipe: &Resolved, setting: &Setting) -> Error {
+fn unknown(measured: &Measured, recipe: &Resolved, setting: &Setting) -> Error {
     let mut keys = recipe.keys();
-    let plan = recipe.recipe().map(|values| plan_with(fingerprint, &values, &Fixed::default()));
+    let plan = recipe.recipe().map(|values| plan_with(measured, &values, &Fixed::default()));
     if let Ok(Ok(document)) = plan.map(|p| text::decisions(&p)) {
         keys.extend(
             settings::keys(&document).into_iter().filter(|k| k.starts_with(CONFIGURATIONS)),

@@ -2,67 +2,46 @@
 
 use crate::budget::Budget;
 use crate::geometry::{self, Grid};
-use crate::{Fixed, normalisation, topology};
-use artifact::fingerprint::Fingerprint;
-use artifact::plan::{Configuration, Geometry, Network, Plan, PlannedDataset};
-use artifact::recipe::{Planning, Recipe};
+use crate::measured::Measured;
+use crate::{CASCADE, FULL, Fixed, LOW, SLICES, normalisation, topology};
+use artifact::plan::{Configuration, Network, Plan};
+use artifact::recipe::{PaperPlanning, Recipe};
 use std::collections::BTreeMap;
-
-/// Whole slices along the two finest axes.
-pub const SLICES: &str = "2d";
-/// Volumes at the target spacing.
-pub const FULL: &str = "3d_fullres";
-/// First stage of the cascade: volumes at a coarser spacing.
-pub const LOW: &str = "3d_lowres";
-/// Second stage of the cascade: volumes at the target spacing and the first stage's segmentation.
-pub const CASCADE: &str = "3d_cascade_fullres";
 
 /// Everything that the configurations share.
 struct Planner<'a> {
-    planning: &'a Planning,
+    planning: &'a PaperPlanning,
     fixed: &'a Fixed,
+    measured: &'a Measured,
+    /// Plan order.
     grids: Vec<Grid>,
-    channels: usize,
-    classes: usize,
-    outputs: usize,
 }
 
-pub(crate) fn plan(fingerprint: &Fingerprint, recipe: &Recipe, fixed: &Fixed) -> Plan {
-    let stored = geometry::grids(fingerprint, [0, 1, 2]);
-    let percentile = recipe.planning.target_spacing_percentile;
-    let transpose = geometry::transpose(geometry::target_spacing(&stored, percentile), &stored);
-    let planner = Planner {
-        planning: &recipe.planning,
-        fixed,
-        grids: geometry::grids(fingerprint, transpose),
-        channels: fingerprint.channels.len(),
-        classes: fingerprint.labels.len(),
-        outputs: match fingerprint.regions.len() {
-            0 => fingerprint.labels.len(),
-            regions => regions,
-        },
-    };
-    Plan {
-        dataset: PlannedDataset {
-            name: fingerprint.dataset.name.clone(),
-            training_cases: fingerprint.cases.len(),
-            file_ending: fingerprint.dataset.file_ending.clone(),
-        },
-        geometry: Geometry { transpose },
-        channels: normalisation::channels(fingerprint, &recipe.planning),
-        labels: fingerprint.labels.clone(),
-        regions: fingerprint.regions.clone(),
-        ignore: fingerprint.ignore.clone(),
-        configurations: planner.configurations(),
-        recipe: recipe.clone(),
-    }
+pub(crate) fn plan(
+    measured: &Measured,
+    recipe: &Recipe,
+    planning: &PaperPlanning,
+    fixed: &Fixed,
+) -> Plan {
+    let target = geometry::target_spacing(&measured.grids, planning.target_spacing_percentile);
+    let transpose = geometry::transpose_flat_first(target, &measured.grids);
+    let grids = geometry::transposed(&measured.grids, transpose);
+    let planner = Planner { planning, fixed, measured, grids };
+    let masked = measured.mean_relative_size <= planning.masked_normalisation_below;
+    crate::plan_of(
+        measured,
+        recipe,
+        transpose,
+        normalisation::channels(measured, masked),
+        planner.configurations(),
+    )
 }
 
 impl Planner<'_> {
     fn configurations(&self) -> BTreeMap<String, Configuration> {
         let target = geometry::target_spacing(&self.grids, self.planning.target_spacing_percentile);
         let mut all = BTreeMap::from([(SLICES.to_string(), self.slices(target))]);
-        if geometry::median_shape(&self.grids, target)[0] == 1 {
+        if self.median_shape(target)[0] == 1 {
             return all;
         }
         let low = self.low_resolution_spacing(target);
@@ -78,9 +57,9 @@ impl Planner<'_> {
 
     fn slices(&self, target: [f64; 3]) -> Configuration {
         let spacing_mm = self.spacing(SLICES, target);
-        let [_, rows, columns] = geometry::median_shape(&self.grids, spacing_mm);
+        let [_, rows, columns] = self.median_shape(spacing_mm);
         // Slices keep their distance, so the third edge is the number of slices as stored.
-        let slices = geometry::quantile(self.grids.iter().map(|g| g.shape[0] as f64), 0.5);
+        let slices = geometry::median(self.grids.iter().map(|g| g.shape[0] as f64));
         let median_shape = [slices.round_ties_even() as usize, rows, columns];
         let budget = Budget::slices(self.planning);
         let patch = self.fixed.patch_shape.get(SLICES).copied();
@@ -89,13 +68,13 @@ impl Planner<'_> {
         Configuration {
             spacing_mm,
             keep_slice_distance: true,
-            median_shape,
+            median_shape: median_shape.map(|edge| edge as f64),
             patch_shape,
             batch_size: self.batch(&budget, patch_shape, median_shape),
             batch_dice: true,
             cases_from: None,
             previous_stage: None,
-            network: self.network(patch_shape, self.channels, &budget),
+            network: self.network(patch_shape, self.measured.channels.len(), &budget),
         }
     }
 
@@ -107,42 +86,41 @@ impl Planner<'_> {
         previous_stage: Option<&str>,
     ) -> Configuration {
         let spacing_mm = self.spacing(name, spacing);
-        let median_shape = geometry::median_shape(&self.grids, spacing_mm);
+        let median_shape = self.median_shape(spacing_mm);
         let budget = Budget::volumes(self.planning);
-        let patch = self.given(&self.fixed.patch_shape, name);
+        let patch = crate::given(&self.fixed.patch_shape, name);
         let patch_shape =
             patch.unwrap_or_else(|| topology::patch(median_shape, self.planning, &budget));
-        let one_hot = if previous_stage.is_some() { self.classes - 1 } else { 0 };
+        let one_hot = if previous_stage.is_some() { self.measured.labels.len() - 1 } else { 0 };
         Configuration {
             spacing_mm,
             keep_slice_distance: false,
-            median_shape,
+            median_shape: median_shape.map(|edge| edge as f64),
             patch_shape,
             batch_size: self.batch(&budget, patch_shape, median_shape),
             batch_dice,
             cases_from: previous_stage.map(|_| FULL.into()),
             previous_stage: previous_stage.map(String::from),
-            network: self.network(patch_shape, self.channels + one_hot, &budget),
+            network: self.network(patch_shape, self.measured.channels.len() + one_hot, &budget),
         }
     }
 
-    fn spacing(&self, name: &str, planned: [f64; 3]) -> [f64; 3] {
-        self.given(&self.fixed.spacing_mm, name).unwrap_or(planned)
+    /// Rounded.
+    fn median_shape(&self, spacing_mm: [f64; 3]) -> [usize; 3] {
+        geometry::rounded(geometry::median_shape(&self.grids, spacing_mm))
     }
 
-    /// What the user gave; the cascade's second stage is the full-resolution net unless it is given its own.
-    fn given<T: Copy>(&self, all: &BTreeMap<String, T>, name: &str) -> Option<T> {
-        let own = all.get(name);
-        own.or_else(|| all.get(FULL).filter(|_| name == CASCADE)).copied()
+    fn spacing(&self, name: &str, planned: [f64; 3]) -> [f64; 3] {
+        crate::given(&self.fixed.spacing_mm, name).unwrap_or(planned)
     }
 
     fn batch(&self, budget: &Budget, patch: [usize; 3], median: [usize; 3]) -> usize {
-        let dataset_voxels = voxels(median) * self.grids.len() as f64;
+        let dataset_voxels = voxels(median) * self.measured.training_cases as f64;
         budget.batch(self.planning, patch, dataset_voxels)
     }
 
     fn network(&self, patch: [usize; 3], inputs: usize, budget: &Budget) -> Network {
-        topology::network(patch, inputs, self.outputs, self.planning, budget)
+        topology::network(patch, inputs, self.measured.outputs(), self.planning, budget)
     }
 
     /// The spacing of the cascade's first stage, or none if there is no need of a cascade: the target spacing grows by
@@ -151,8 +129,7 @@ impl Planner<'_> {
     fn low_resolution_spacing(&self, target: [f64; 3]) -> Option<[f64; 3]> {
         let p = self.planning;
         let most = p.cascade_above_patches * Budget::volumes(p).patch_voxels as f64;
-        let too_large =
-            |spacing| voxels(geometry::median_shape(&self.grids, spacing)) > most.max(1.0);
+        let too_large = |spacing| voxels(self.median_shape(spacing)) > most.max(1.0);
         let mut spacing = self.spacing(FULL, target);
         if !too_large(spacing) || p.low_resolution_step <= 1.0 {
             return None;

@@ -3,13 +3,26 @@
 //! A recipe stays a commented TOML document until the end, so that the comments reach `plan.toml`.
 
 use crate::settings::{self, Setting};
-use artifact::recipe::Recipe;
+use artifact::recipe::{PaperPlanning, Planning, Recipe, V2Planning};
 use stage::{Error, Result};
 use std::path::Path;
 use toml_edit::DocumentMut;
 
-/// Name and text of every built-in recipe.
-pub const BUILT_IN: [(&str, &str); 1] = [("paper", include_str!("../recipes/paper.toml"))];
+/// Name and text of every built-in recipe; complete, or `base = "NAME"` and the keys that differ from an earlier one.
+pub const BUILT_IN: [(&str, &str); 6] = [
+    ("paper", include_str!("../recipes/paper.toml")),
+    ("v2", include_str!("../recipes/v2.toml")),
+    ("v2-resenc", include_str!("../recipes/v2-resenc.toml")),
+    ("v2-resenc-m", include_str!("../recipes/v2-resenc-m.toml")),
+    ("v2-resenc-l", include_str!("../recipes/v2-resenc-l.toml")),
+    ("v2-resenc-xl", include_str!("../recipes/v2-resenc-xl.toml")),
+];
+
+/// Names of the built-in recipes, for messages.
+pub fn names() -> String {
+    let names: Vec<&str> = BUILT_IN.iter().map(|(n, _)| *n).collect();
+    names.join(", ")
+}
 
 /// A recipe as text and as values.
 #[derive(Debug, Clone)]
@@ -24,14 +37,20 @@ impl Resolved {
     /// If there is none of this name.
     pub fn built_in(name: &str) -> Result<Self> {
         let Some((_, text)) = BUILT_IN.iter().find(|(n, _)| *n == name) else {
-            let names: Vec<&str> = BUILT_IN.iter().map(|(n, _)| *n).collect();
+            let names = names();
             return Err(Error::usage(format!(
-                "--recipe {name}: neither a built-in recipe ({}) nor a file",
-                names.join(", ")
+                "--recipe {name}: neither a built-in recipe ({names}) nor a file"
             )));
         };
-        let document = text.parse().map_err(|e| Error::failed(format!("recipe {name}: {e}")))?;
-        Ok(Self { document })
+        let broken = |e: String| Error::failed(format!("recipe {name}: {e}"));
+        let mut document: DocumentMut = text.parse().map_err(|e| broken(format!("{e}")))?;
+        match document.remove("base") {
+            Some(base) => {
+                let base = Self::built_in(base.as_str().unwrap_or_default())?;
+                base.changed(&mut document, name, name).map_err(|e| broken(e.message))
+            }
+            None => Ok(Self { document }),
+        }
     }
 
     /// A recipe from the text of `file`: complete, or `base = "paper"` and the keys that differ.
@@ -46,28 +65,41 @@ impl Resolved {
             Error::input(format!("{name}: line {line}: {}", one_line(e.message())))
         })?;
         let base = document.remove("base");
-        // A complete file has the keys of the built-in recipes, too.
+        // A complete file has the keys of the built-in recipe with its planner, too.
         let template = match &base {
             Some(base) => {
                 let base = base.as_str().unwrap_or_default();
                 Self::built_in(base).map_err(|_| {
-                    Error::input(format!("{name}: base = \"{base}\", expected \"paper\""))
+                    let names = names();
+                    Error::input(format!("{name}: base = \"{base}\", expected one of {names}"))
                 })?
             }
-            None => Self::built_in(BUILT_IN[0].0)?,
+            None => {
+                let rules = settings::value_mut(&mut document, "planning.rules");
+                let rules = rules.and_then(|v| v.as_str().map(String::from));
+                match rules.as_deref() {
+                    None | Some("paper") => Self::built_in("paper")?,
+                    Some("v2") => Self::built_in("v2")?,
+                    Some(rules) => {
+                        let message = format!("planning.rules = \"{rules}\", expected paper or v2");
+                        return Err(Error::input(format!("{name}: {message}")));
+                    }
+                }
+            }
         };
-        let merged = template.changed(&mut document, &name)?;
+        let merged = template.changed(&mut document, &name, "recipe file")?;
         let resolved = if base.is_some() { merged } else { Self { document } };
         if let Some(missing) = template.keys().iter().find(|k| !resolved.keys().contains(k)) {
-            return Err(Error::input(format!("{name}: {missing} is missing"))
-                .hint("to change only some keys, begin the file with base = \"paper\""));
+            return Err(Error::input(format!("{name}: {missing} is missing")).hint(
+                "to change only some keys, begin the file with base = \"paper\" or base = \"v2\"",
+            ));
         }
         resolved.parse().map_err(|e| Error::input(format!("{name}: {e}")))?;
         Ok(resolved)
     }
 
-    /// This recipe with the values of a file's document in place of its own.
-    fn changed(&self, document: &mut DocumentMut, file: &str) -> Result<Self> {
+    /// This recipe with the values of a file's document in place of its own; their comments say `by` whom.
+    fn changed(&self, document: &mut DocumentMut, file: &str, by: &str) -> Result<Self> {
         let mut changed = self.clone();
         for path in settings::keys(document) {
             let new = settings::value_mut(document, &path).map(|v| v.clone());
@@ -80,7 +112,7 @@ impl Resolved {
             let value = setting.value_like(old).map_err(|e| {
                 Error::input(format!("{file}: {}", e.message.trim_start_matches("--set ")))
             })?;
-            settings::replace(old, value, "recipe file");
+            settings::replace(old, value, by);
         }
         Ok(changed)
     }
@@ -129,8 +161,15 @@ impl Resolved {
 
 /// Numbers that the planner divides by or counts with.
 fn check_planning(recipe: &Recipe) -> std::result::Result<(), String> {
-    let p = &recipe.planning;
-    let counts = [
+    let checked = match &recipe.planning {
+        Planning::Paper(planning) => check_paper(planning),
+        Planning::V2(planning) => check_v2(planning),
+    };
+    checked.map_err(|e| format!("recipe.planning.{e}"))
+}
+
+fn check_paper(p: &PaperPlanning) -> std::result::Result<(), String> {
+    at_least_one(&[
         ("reference_patch_3d", p.reference_patch_3d.iter().product()),
         ("reference_batch_3d", p.reference_batch_3d),
         ("max_patch_edge_3d", p.max_patch_edge_3d),
@@ -143,24 +182,55 @@ fn check_planning(recipe: &Recipe) -> std::result::Result<(), String> {
         ("max_poolings_3d", p.max_poolings_3d),
         ("max_poolings_2d", p.max_poolings_2d),
         ("min_batch_size", p.min_batch_size),
-    ];
-    if let Some((key, _)) = counts.iter().find(|(_, n)| *n == 0) {
-        return Err(format!("recipe.planning.{key} = 0, expected at least 1"));
-    }
+    ])?;
     if p.max_poolings_3d.max(p.max_poolings_2d) > 16 {
-        return Err("recipe.planning.max_poolings is above 16, expected 1 to 16".into());
+        return Err("max_poolings is above 16, expected 1 to 16".into());
     }
-    if !(p.low_resolution_step > 1.0 && p.low_resolution_step.is_finite()) {
-        let found = p.low_resolution_step;
-        return Err(format!("recipe.planning.low_resolution_step = {found}, expected above 1"));
+    above_one("low_resolution_step", p.low_resolution_step)?;
+    percentile("target_spacing_percentile", p.target_spacing_percentile)
+}
+
+fn check_v2(p: &V2Planning) -> std::result::Result<(), String> {
+    at_least_one(&[
+        ("reference_estimate_3d", usize::from(p.reference_estimate_3d > 0)),
+        ("reference_batch_3d", p.reference_batch_3d),
+        ("reference_estimate_2d", usize::from(p.reference_estimate_2d > 0)),
+        ("reference_batch_2d", p.reference_batch_2d),
+        ("start_edge_3d", p.start_edge_3d),
+        ("start_edge_2d", p.start_edge_2d),
+        ("min_batch_size", p.min_batch_size),
+        ("min_bottleneck_edge", p.min_bottleneck_edge),
+        ("base_features", p.base_features),
+        ("max_features_3d", p.max_features_3d),
+        ("max_features_2d", p.max_features_2d),
+    ])?;
+    for (key, counts) in [("encoder_convs", &p.encoder_convs), ("decoder_convs", &p.decoder_convs)]
+    {
+        if counts.is_empty() || counts.contains(&0) {
+            return Err(format!("{key} = {counts:?}, expected one or more counts from 1"));
+        }
     }
-    if !(0.0..=100.0).contains(&p.target_spacing_percentile) {
-        let found = p.target_spacing_percentile;
-        return Err(format!(
-            "recipe.planning.target_spacing_percentile = {found}, expected 0 to 100"
-        ));
+    above_one("low_resolution_step", p.low_resolution_step)?;
+    above_one("similar_spacing_below", p.similar_spacing_below)?;
+    percentile("target_spacing_percentile", p.target_spacing_percentile)?;
+    percentile("coarse_axis_percentile", p.coarse_axis_percentile)
+}
+
+fn at_least_one(counts: &[(&str, usize)]) -> std::result::Result<(), String> {
+    match counts.iter().find(|(_, n)| *n == 0) {
+        Some((key, _)) => Err(format!("{key} = 0, expected at least 1")),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn above_one(key: &str, x: f64) -> std::result::Result<(), String> {
+    let fine = x > 1.0 && x.is_finite();
+    if fine { Ok(()) } else { Err(format!("{key} = {x}, expected above 1")) }
+}
+
+fn percentile(key: &str, x: f64) -> std::result::Result<(), String> {
+    let fine = (0.0..=100.0).contains(&x);
+    if fine { Ok(()) } else { Err(format!("{key} = {x}, expected 0 to 100")) }
 }
 
 fn one_line(message: &str) -> String {

@@ -1,6 +1,6 @@
 //! `plan.toml` as a person reads it: every number with its unit and meaning behind it.
 
-use artifact::plan::{Channel, Configuration, Geometry, Plan, PlannedDataset};
+use artifact::plan::{Channel, Configuration, Geometry, NnunetNames, Plan, PlannedDataset};
 use artifact::{Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value};
 struct Decisions {
     dataset: PlannedDataset,
     geometry: Geometry,
+    #[serde(default, skip_serializing_if = "NnunetNames::is_empty")]
+    nnunet: NnunetNames,
     channels: Vec<Channel>,
     labels: Vec<Label>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -21,10 +23,12 @@ struct Decisions {
 }
 
 /// What stands behind a key. The first entry whose path ends a value's path is used.
-const COMMENTS: [(&str, &str); 33] = [
+const COMMENTS: [(&str, &str); 40] = [
     ("dataset.training_cases", "cases measured"),
     ("dataset.file_ending", "of predictions"),
     ("geometry.transpose", "plan axis i is image axis transpose[i] (image axes z, y, x)"),
+    ("geometry.median_spacing_mm", "mm; of the cases as stored, in plan order"),
+    ("geometry.median_shape", "voxels; of their nonzero boxes as stored, in plan order"),
     ("channels.normalisation", "ct, z_score, z_score_masked, rescale_to01, rgb_to01 or none"),
     ("intensity.mean", "foreground of the training set"),
     ("intensity.sd", "population standard deviation"),
@@ -38,12 +42,14 @@ const COMMENTS: [(&str, &str); 33] = [
     ("batch_size", "patches"),
     ("batch_dice", "Dice sums run over the whole batch (true) or each sample (false)"),
     ("previous_stage", "its segmentation is added as one-hot input channels"),
+    ("cases_from", "the configuration whose preprocessed cases it uses"),
+    ("network.encoder", "plain, or residual: blocks of two convolutions"),
     ("network.input_channels", "image channels and one-hot channels"),
-    ("network.output_channels", "classes with background"),
+    ("network.output_channels", "classes with background, or regions"),
     ("network.features", "feature maps per stage, full resolution first"),
     ("network.kernels", "voxels; convolution kernel per stage and axis"),
     ("network.strides", "stride into each stage per axis; 2 = pooled"),
-    ("network.encoder_convs", "convolutions per encoder stage"),
+    ("network.encoder_convs", "convolutions (residual: blocks) per encoder stage"),
     ("network.decoder_convs", "convolutions per decoder stage"),
     ("network.deep_supervision", "a loss at every decoder resolution"),
     ("network.negative_slope", "of the leaky ReLU"),
@@ -54,8 +60,14 @@ const COMMENTS: [(&str, &str); 33] = [
         "[geometry]",
         "Shapes, spacings, kernels and strides below are in plan order (z, y, x), coarsest first.",
     ),
+    ("[nnunet]", "nnU-Net's own names, for writing its plans.json."),
+    ("[regions]", "Regions in the order of the network's output channels."),
+    ("[ignore]", "Voxels of this value are left out everywhere."),
     ("[channels]", "Input channels in order: normalisation and intensities of the foreground."),
-    ("[labels]", "Classes in the order of the network's output channels."),
+    (
+        "[labels]",
+        "Classes by value; without regions in the order of the network's output channels.",
+    ),
     (
         "[configurations]",
         "What can be trained; --set configurations.NAME.KEY=VALUE changes an entry.",
@@ -69,6 +81,7 @@ pub(crate) fn decisions(plan: &Plan) -> Result<DocumentMut, String> {
     let decisions = Decisions {
         dataset: plan.dataset.clone(),
         geometry: plan.geometry.clone(),
+        nnunet: plan.nnunet.clone(),
         channels: plan.channels.clone(),
         labels: plan.labels.clone(),
         regions: plan.regions.clone(),
@@ -88,6 +101,7 @@ pub(crate) fn read(decisions: &DocumentMut, recipe: &Recipe) -> Result<Plan, Str
     Ok(Plan {
         dataset: read.dataset,
         geometry: read.geometry,
+        nnunet: read.nnunet,
         channels: read.channels,
         labels: read.labels,
         regions: read.regions,

@@ -8,11 +8,11 @@
 
 use crate::budget::Budget;
 use artifact::plan::Network;
-use artifact::recipe::Planning;
+use artifact::recipe::PaperPlanning;
 
 /// Poolings per axis for a patch of these edges; an axis of length 1 is never pooled. Where no axis is long enough,
 /// each axis that has at least two voxels is pooled once, so that there is a U-Net at all.
-pub fn poolings(edges: [usize; 3], planning: &Planning, most: usize) -> [usize; 3] {
+pub fn poolings(edges: [usize; 3], planning: &PaperPlanning, most: usize) -> [usize; 3] {
     let smaller_than = planning.pool_until_smaller_than.max(2) as f64;
     let counts = edges.map(|edge| {
         let mut left = edge as f64;
@@ -32,7 +32,7 @@ pub fn padded(edges: [usize; 3], poolings: [usize; 3]) -> [usize; 3] {
 }
 
 /// The patch for a median shape: the whole of it, or what the budget allows.
-pub fn patch(median: [usize; 3], planning: &Planning, budget: &Budget) -> [usize; 3] {
+pub fn patch(median: [usize; 3], planning: &PaperPlanning, budget: &Budget) -> [usize; 3] {
     let count = |edges| poolings(edges, planning, budget.max_poolings);
     let divisible = |edges: [usize; 3]| -> [usize; 3] {
         let counts = count(edges);
@@ -56,7 +56,7 @@ pub fn network(
     patch: [usize; 3],
     input_channels: usize,
     output_channels: usize,
-    planning: &Planning,
+    planning: &PaperPlanning,
     budget: &Budget,
 ) -> Network {
     let counts = poolings(patch, planning, budget.max_poolings);

@@ -103,7 +103,7 @@ fn memory_folds_and_groups_are_flags() {
     let args = ["-q", "--gpu-memory", "24", "--folds", "3", "--group-by", r"(\d)\d$"];
     assert_ended(&folder.plan(&args), 0, "nnu-plan: warning: 2 groups make 2 folds, not 3\n");
     let plan = Record::<Plan>::load(&folder.path("plan.toml")).unwrap();
-    assert_eq!(plan.body.recipe.planning.gpu_memory_gib, 24.0);
+    assert_eq!(plan.body.recipe.planning.gpu_memory_gib(), 24.0);
     let text = fs::read_to_string(folder.path("plan.toml")).unwrap();
     assert!(text.contains("gpu_memory_gib = 24.0"), "{text}");
     let splits = Record::<Splits>::load(&folder.path("splits.toml")).unwrap();
@@ -164,8 +164,8 @@ fn bad_settings_are_usage_errors_that_name_the_nearest_key() {
 #[test]
 fn bad_flags_are_usage_errors() {
     let folder = Folder::new();
-    let no_recipe = "nnu-plan: error: --recipe v2: neither a built-in recipe (paper) nor a file\n";
-    folder.fails(&["--recipe", "v2"], 2, no_recipe);
+    let no_recipe = "nnu-plan: error: --recipe v3: neither a built-in recipe (paper, v2, v2-resenc, v2-resenc-m, v2-resenc-l, v2-resenc-xl) nor a file\n";
+    folder.fails(&["--recipe", "v3"], 2, no_recipe);
     folder.fails(&["--folds", "1"], 2, "nnu-plan: error: --folds 1, expected at least 2\n");
     folder.fails(&["--group-by", "("], 2, "nnu-plan: error: --group-by (: unclosed group\n");
     let no_match = "nnu-plan: error: --group-by p(.) doesn't match case case_000\n  hint: the pattern must match every case id; its first (…) is the patient\n";

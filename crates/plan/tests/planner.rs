@@ -4,13 +4,16 @@ mod support;
 
 use artifact::Kind;
 use artifact::plan::Normalisation;
-use artifact::recipe::Recipe;
+use artifact::recipe::{Planning, Recipe};
 use plan::{Fixed, plan, plan_with};
 use support::{channel, fingerprint, paper};
 
 fn with_memory(gib: f64) -> Recipe {
     let mut recipe = paper();
-    recipe.planning.gpu_memory_gib = gib;
+    match &mut recipe.planning {
+        Planning::Paper(planning) => planning.gpu_memory_gib = gib,
+        Planning::V2(planning) => planning.gpu_memory_gib = gib,
+    }
     recipe
 }
 
@@ -67,11 +70,12 @@ fn every_plan_is_valid_and_no_patch_is_larger_than_needed_or_allowed() {
                 for (name, c) in &plan.configurations {
                     let what = format!("{name} of {shape:?} at {gib} GiB: {:?}", c.patch_shape);
                     let divisor = c.network.divisor();
+                    let median = c.median_shape.map(|edge| edge as usize);
                     let axes = if name == "2d" { 1..3 } else { 0..3 };
                     for axis in axes {
-                        let needed = c.median_shape[axis].next_multiple_of(divisor[axis]);
+                        let needed = median[axis].next_multiple_of(divisor[axis]);
                         // A shorter patch may have been halved less often than the whole image would be.
-                        let whole = c.median_shape[axis].next_multiple_of(32).max(needed);
+                        let whole = median[axis].next_multiple_of(32).max(needed);
                         assert!(c.patch_shape[axis] <= whole, "{what}");
                         // Pooled until shorter than 8, or by the cap.
                         let left = c.patch_shape[axis] >> c.network.poolings()[axis];
@@ -108,7 +112,7 @@ fn the_coarse_axis_comes_first_and_2d_keeps_its_distance() {
     assert_eq!(plan.geometry.transpose, [2, 0, 1]);
     let (slices, volumes) = (&plan.configurations["2d"], &plan.configurations["3d_fullres"]);
     assert_eq!(volumes.spacing_mm, [4.0, 0.5, 0.6]);
-    assert_eq!(volumes.median_shape, [30, 200, 160]);
+    assert_eq!(volumes.median_shape, [30.0, 200.0, 160.0]);
     assert!(slices.keep_slice_distance && !volumes.keep_slice_distance);
     // 200 = 3.125 · 64 and 160 halve 5 times to 6.25 and 5.
     assert_eq!(slices.patch_shape, [1, 224, 160]);
@@ -122,16 +126,16 @@ fn slices_are_counted_as_stored_volumes_as_resampled() {
     data.cases[0].cropped_shape = [30, 64, 64];
     let plan = plan(&data, &paper());
     // 2 mm: 60, 10 and 20 slices; stored: 30, 20 and 20.
-    assert_eq!(plan.configurations["3d_fullres"].median_shape, [20, 64, 64]);
+    assert_eq!(plan.configurations["3d_fullres"].median_shape, [20.0, 64.0, 64.0]);
     data.cases[2].cropped_shape = [26, 64, 64];
     let plan = plan::plan(&data, &paper());
-    assert_eq!(plan.configurations["3d_fullres"].median_shape, [26, 64, 64]);
-    assert_eq!(plan.configurations["2d"].median_shape, [26, 64, 64]);
+    assert_eq!(plan.configurations["3d_fullres"].median_shape, [26.0, 64.0, 64.0]);
+    assert_eq!(plan.configurations["2d"].median_shape, [26.0, 64.0, 64.0]);
     data.cases[2].cropped_shape = [20, 64, 64];
     data.cases[1].cropped_shape = [31, 64, 64];
     let plan = plan::plan(&data, &paper());
-    assert_eq!(plan.configurations["3d_fullres"].median_shape, [20, 64, 64]);
-    assert_eq!(plan.configurations["2d"].median_shape, [30, 64, 64]);
+    assert_eq!(plan.configurations["3d_fullres"].median_shape, [20.0, 64.0, 64.0]);
+    assert_eq!(plan.configurations["2d"].median_shape, [30.0, 64.0, 64.0]);
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn a_given_patch_or_spacing_leads_to_its_own_poolings_and_batch() {
         assert_eq!(c.patch_shape, [32, 64, 64], "{name}");
         assert_eq!(c.network.poolings(), [3, 4, 4], "{name}");
         assert_eq!(c.batch_size, 32, "{name}");
-        assert_eq!(c.median_shape, [241, 256, 256], "{name}");
+        assert_eq!(c.median_shape, [241.0, 256.0, 256.0], "{name}");
     }
     assert_eq!(plan.configurations["3d_lowres"].spacing_mm, [4.0, 3.0, 3.0]);
 }

@@ -123,11 +123,11 @@ fn two_rows_agree_in_2d_and_in_their_cascade_only() {
     let volumes = &pancreas.configurations["3d_fullres"];
     assert_eq!((volumes.patch_shape, volumes.batch_size), ([48, 192, 192], 2));
     // Only the two finer axes are coarsened.
-    assert_eq!(pancreas.configurations["3d_lowres"].median_shape, [96, 256, 256]);
+    assert_eq!(pancreas.configurations["3d_lowres"].median_shape, [96.0, 256.0, 256.0]);
 
     let lung = planned([252, 512, 512], [1.24498, 0.78515625, 0.78515625], 63);
     check_slices(&lung, "Lung", ([512, 512], 10));
-    assert_eq!(lung.configurations["3d_lowres"].median_shape, [126, 256, 256]);
+    assert_eq!(lung.configurations["3d_lowres"].median_shape, [126.0, 256.0, 256.0]);
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Recipe {
             ("inference.step", self.inference.step, POSITIVE),
             ("inference.gaussian_sigma", self.inference.gaussian_sigma, POSITIVE),
             ("optimiser.learning_rate", o.learning_rate, POSITIVE),
-            ("planning.gpu_memory_gib", self.planning.gpu_memory_gib, POSITIVE),
-            ("planning.reference_memory_gib", self.planning.reference_memory_gib, POSITIVE),
+            ("planning.gpu_memory_gib", self.planning.gpu_memory_gib(), POSITIVE),
+            ("planning.reference_memory_gib", self.planning.reference_memory_gib(), POSITIVE),
             // At 1 Adam's bias correction divides by 0, and an average never moves.
             ("optimiser.beta1", o.beta1, SHARE),
             ("optimiser.beta2", o.beta2, SHARE),

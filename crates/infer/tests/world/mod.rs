@@ -58,7 +58,7 @@ pub fn plan() -> Plan {
     let volume = Configuration {
         spacing_mm: [1.5, 2.0, 1.5],
         keep_slice_distance: false,
-        median_shape: [14, 13, 14],
+        median_shape: [14.0, 13.0, 14.0],
         patch_shape: [8, 10, 12],
         batch_size: 2,
         batch_dice: false,
@@ -87,7 +87,8 @@ pub fn plan() -> Plan {
             training_cases: 10,
             file_ending: ".nii.gz".into(),
         },
-        geometry: Axes { transpose: [1, 0, 2] },
+        geometry: Axes::of_transpose([1, 0, 2]),
+        nnunet: Default::default(),
         channels: vec![channel("T1"), channel("T2")],
         labels: vec![label("background", 0), label("liver", 2), label("tumour", 5)],
         regions: Vec::new(),
