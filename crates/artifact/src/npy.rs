@@ -4,10 +4,12 @@
 //! refused before anything is allocated. f16, which ndarray-npy doesn't know, is read and written here.
 
 use crate::{Error, Result};
+use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 use ndarray_npy::ViewNpyExt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Element types that artifacts may hold.
@@ -198,6 +200,21 @@ impl Mapped {
             "|u1" | "|b1" => of!(u8, f64::from),
             _ => return None,
         })
+    }
+
+    /// Values `range` of an f16 array, in C order, as f32: for arrays that are read piece by piece.
+    ///
+    /// # Errors
+    /// If the element type isn't f16.
+    ///
+    /// # Panics
+    /// If `range` reaches beyond the array.
+    pub fn f16_values(&self, range: Range<usize>) -> Result<Vec<f32>> {
+        check_type::<half::f16>(&self.path, &self.header)?;
+        let data = self.map[self.header.data_offset..].as_chunks::<2>().0;
+        let halves: Vec<half::f16> =
+            data[range].iter().map(|bytes| half::f16::from_le_bytes(*bytes)).collect();
+        Ok(halves.to_f32_vec())
     }
 
     /// The array, without a copy.

@@ -5,7 +5,7 @@
 use crate::npy::Mapped;
 use crate::record::check_name;
 use crate::{Error, Kind, Record, Result};
-use ndarray::ArrayView3;
+use ndarray::{Array4, ArrayView3, ArrayView4, s};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +54,27 @@ impl Kind for Previous {
             _ => Ok(()),
         }
     }
+}
+
+/// The network's input in the second stage: the image's channels, then one per foreground class, 1 where the first
+/// stage saw it. `image` `[channel, z, y, x]` and `previous` `[z, y, x]` lie on the same grid.
+pub fn input(
+    image: ArrayView4<'_, f32>,
+    previous: ArrayView3<'_, i16>,
+    classes: usize,
+) -> Array4<f32> {
+    let (channels, z, y, x) = image.dim();
+    let mut input = Array4::zeros((channels + classes - 1, z, y, x));
+    input.slice_mut(s![..channels, .., .., ..]).assign(&image);
+    for (class, mut channel) in (1i16..).zip(input.outer_iter_mut().skip(channels)) {
+        channel.zip_mut_with(&previous, |to, &found| *to = f32::from(u8::from(found == class)));
+    }
+    input
+}
+
+/// The record of a case in the first of these folders that has it.
+pub fn find(folders: &[PathBuf], case: &str) -> Option<PathBuf> {
+    folders.iter().map(|folder| path(folder, case)).find(|record| record.is_file())
 }
 
 /// The record of a case in a folder of predictions.
