@@ -30,12 +30,24 @@ pub struct Inference {
     pub resample_order_coarse_axis: u8,
 }
 
+/// By what `nnu-postprocess fit` and `select` decide which components stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PostprocessingRule {
+    /// How many components the training labels have (the paper).
+    TrainingComponents,
+    /// Whether the cross-validated Dice rises: of all foreground together, then of each class or region (v2).
+    CrossValidatedDice,
+}
+
 /// What `nnu-postprocess fit` may decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Postprocessing {
-    /// Keep a class's largest component only, if every training label has a single component of it.
+    /// By what it decides.
+    pub rule: PostprocessingRule,
+    /// `training_components`: keep a class's largest component only, if no training label has two.
     pub keep_largest_if_single_in_training: bool,
-    /// … and only if the cross-validated Dice of that class does not fall.
+    /// `training_components`: … and only if the cross-validated Dice of that class does not fall.
     pub only_if_dice_does_not_fall: bool,
 }
