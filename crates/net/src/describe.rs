@@ -17,7 +17,7 @@ pub struct Work {
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerInfo {
-    /// `encoder.0.conv.0`, `decoder.0.up`, `decoder.0.head`, …
+    /// `encoder.0.conv.0`, `encoder.0.block.1.skip.conv`, `decoder.0.up`, `decoder.0.head`, …
     pub name: String,
     /// Input channels; concatenated tensors count together.
     pub inputs: usize,
@@ -100,13 +100,14 @@ pub(crate) fn work(layers: &[LayerInfo]) -> Work {
 /// If the description contradicts itself.
 pub fn table(spec: &Network, batch: usize, patch: [usize; 3]) -> Result<String, Error> {
     let layers = layers(spec, patch)?;
+    let widest = layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(20);
     let triple = |t: [usize; 3]| format!("{}×{}×{}", t[0], t[1], t[2]);
     let mut out = String::new();
     let mut line = |cells: [String; 8]| {
         let [name, inputs, outputs, kernel, stride, size, parameters, flops] = cells;
         let _ = writeln!(
             out,
-            "{name:<20} {inputs:>5} {outputs:>5}  {kernel:<6} {stride:<6} {size:<13} {parameters:>10} {flops:>9}"
+            "{name:<widest$} {inputs:>5} {outputs:>5}  {kernel:<6} {stride:<6} {size:<13} {parameters:>10} {flops:>9}"
         );
     };
     line(

@@ -1,8 +1,11 @@
-//! Three whole networks against PyTorch in float64: logits, loss, every gradient, and five steps of both optimisers.
+//! Six whole networks against PyTorch in float64, three of them nnU-Net's own residual ones with its own losses: logits,
+//! loss, every gradient, and five steps of both optimisers.
 
-use artifact::plan::Network;
+use artifact::plan::{Encoder, Network};
 use ndarray::{Array, ArrayD, Dimension, Ix1, Ix2, Ix4, Ix5};
-use net::{AdamOptions, Cpu, Device, LossOptions, Optimiser, SgdOptions, SimdLevel, UNet};
+use net::{
+    AdamOptions, Cpu, Device, LossOptions, Optimiser, Outputs, SgdOptions, SimdLevel, Targets, UNet,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,17 +15,25 @@ struct Golden {
     loss: LossOptions,
 }
 
-fn golden(name: &str, network: Network, batch_dice: bool, dice_background: bool) -> Golden {
+fn golden(name: &'static str, network: Network, loss: LossOptions) -> (&'static str, Golden) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.npz"));
     let arrays = net::weights::read_npz(&path).expect("golden file").into_iter().collect();
-    let loss = LossOptions { batch_dice, dice_background, ..LossOptions::default() };
-    Golden { arrays, network, loss }
+    (name, Golden { arrays, network, loss })
+}
+
+fn dice(batch_dice: bool, dice_background: bool) -> LossOptions {
+    LossOptions { batch_dice, dice_background, ..LossOptions::default() }
+}
+
+/// Every network.
+fn all() -> Vec<(&'static str, Golden)> {
+    plain().into_iter().chain(residual()).collect()
 }
 
 /// The networks of `golden/make_golden.py`.
-fn all() -> Vec<(&'static str, Golden)> {
+fn plain() -> Vec<(&'static str, Golden)> {
     let base = Network {
-        encoder: artifact::plan::Encoder::Plain,
+        encoder: Encoder::Plain,
         input_channels: 1,
         output_channels: 3,
         features: vec![4, 8, 6],
@@ -35,7 +46,7 @@ fn all() -> Vec<(&'static str, Golden)> {
         norm_epsilon: 1e-5,
     };
     let isotropic = Network {
-        encoder: artifact::plan::Encoder::Plain,
+        encoder: Encoder::Plain,
         input_channels: 2,
         output_channels: 2,
         features: vec![5, 8],
@@ -56,9 +67,61 @@ fn all() -> Vec<(&'static str, Golden)> {
         ..base.clone()
     };
     vec![
-        ("2d", golden("2d", base, true, false)),
-        ("3d_isotropic", golden("3d_isotropic", isotropic, false, true)),
-        ("3d_anisotropic", golden("3d_anisotropic", anisotropic, true, false)),
+        golden("2d", base, dice(true, false)),
+        golden("3d_isotropic", isotropic, dice(false, true)),
+        golden("3d_anisotropic", anisotropic, dice(true, false)),
+    ]
+}
+
+/// The networks of `golden/make_residual.py`.
+fn residual() -> Vec<(&'static str, Golden)> {
+    let flat = Network {
+        encoder: Encoder::Residual,
+        input_channels: 1,
+        output_channels: 3,
+        features: vec![4, 8, 8],
+        kernels: vec![[1, 3, 3]; 3],
+        strides: vec![[1, 1, 1], [1, 2, 2], [1, 2, 1]],
+        encoder_convs: vec![1, 2, 2],
+        decoder_convs: vec![1, 1],
+        deep_supervision: true,
+        negative_slope: 0.01,
+        norm_epsilon: 1e-5,
+    };
+    let isotropic = Network {
+        input_channels: 2,
+        output_channels: 2,
+        features: vec![4, 6, 5, 5],
+        kernels: vec![[3, 3, 3]; 4],
+        strides: vec![[1, 1, 1], [2, 2, 2], [1, 1, 1], [1, 1, 1]],
+        encoder_convs: vec![2, 1, 1, 1],
+        decoder_convs: vec![1, 1, 2],
+        deep_supervision: false,
+        ..flat.clone()
+    };
+    let anisotropic = Network {
+        output_channels: 2,
+        features: vec![3, 4, 6, 5],
+        kernels: vec![[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3]],
+        strides: vec![[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 1, 2]],
+        encoder_convs: vec![1, 2, 1, 2],
+        decoder_convs: vec![1, 2, 1],
+        ..flat.clone()
+    };
+    let regions = |classes: usize, members: Vec<Vec<usize>>, ignore: Option<i16>| LossOptions {
+        targets: Targets { outputs: Outputs::Regions { classes, members }, ignore },
+        ..dice(true, false)
+    };
+    let nested = regions(4, vec![vec![1, 2, 3], vec![2, 3], vec![3]], None);
+    let sparse = regions(3, vec![vec![1, 2], vec![2]], Some(3));
+    let ignore = LossOptions {
+        targets: Targets { ignore: Some(2), ..Targets::default() },
+        ..dice(false, false)
+    };
+    vec![
+        golden("residual_2d", flat, nested),
+        golden("residual_isotropic", isotropic, ignore),
+        golden("residual_anisotropic", anisotropic, sparse),
     ]
 }
 

@@ -28,7 +28,7 @@ impl Moments {
 
     /// z = scale · (y − mean) + beta.
     #[inline(always)]
-    fn scale(&self) -> Lane {
+    pub(super) fn scale(&self) -> Lane {
         let mut scale = self.gamma;
         for c in 0..LANES {
             scale.0[c] *= self.inverse.0[c];
@@ -39,21 +39,21 @@ impl Moments {
 
 /// Rows of one plane, without halo.
 #[derive(Clone, Copy)]
-struct Rows {
+pub(super) struct Rows {
     origin: usize,
     pitch: usize,
-    height: usize,
+    pub(super) height: usize,
     width: usize,
 }
 
 impl Rows {
-    fn of(l: &Layout) -> Self {
+    pub(super) fn of(l: &Layout) -> Self {
         let [_, height, width] = l.size;
         Self { origin: l.plane_origin(), pitch: l.row_pitch(), height, width }
     }
 
     #[inline(always)]
-    fn row(self, y: usize) -> std::ops::Range<usize> {
+    pub(super) fn row(self, y: usize) -> std::ops::Range<usize> {
         let start = self.origin + y * self.pitch;
         start..start + self.width
     }
@@ -300,11 +300,21 @@ pub(crate) fn backward(
         let (y, da, moments) = (y.plane(i), gradient.plane(i), &moments[i / depth]);
         *sums = run(level, BackwardSums { y, y_rows, da, da_rows, moments, slope });
     });
-    let voxels = l.voxels() as f64;
+    totals(&l, sums, dgamma, dbeta);
+    let sums = &*sums;
+    da.par_planes_mut().for_each(|(i, da)| {
+        let block = i / depth;
+        let ([mean_g, mean_gh], moments) = (means(&l, &sums[block * depth]), &moments[block]);
+        let y = y.plane(i);
+        run(level, BackwardApply { y, y_rows, da, da_rows, moments, mean_g, mean_gh, slope });
+    });
+}
+
+/// Σ g and Σ g·h of each sample and block: the totals replace the sums of its first plane, and make dγ and dβ.
+pub(super) fn totals(l: &Layout, sums: &mut [PlaneSums], dgamma: &mut [f32], dbeta: &mut [f32]) {
     dgamma.fill(0.0);
     dbeta.fill(0.0);
-    // The totals replace the sums of each block's first plane.
-    for (i, planes) in sums.chunks_exact_mut(depth).enumerate() {
+    for (i, planes) in sums.chunks_exact_mut(l.size[0]).enumerate() {
         planes[0] = add(planes);
         let block = i % l.blocks();
         for c in 0..l.block_channels(block) {
@@ -312,14 +322,10 @@ pub(crate) fn backward(
             dgamma[block * LANES + c] += planes[0][1][c] as f32;
         }
     }
-    let sums = &*sums;
-    da.par_planes_mut().for_each(|(i, da)| {
-        let block = i / depth;
-        let mean = |which: usize| {
-            Lane(sums[block * depth][which].map(|total: f64| (total / voxels) as f32))
-        };
-        let (mean_g, mean_gh, moments) = (mean(0), mean(1), &moments[block]);
-        let y = y.plane(i);
-        run(level, BackwardApply { y, y_rows, da, da_rows, moments, mean_g, mean_gh, slope });
-    });
+}
+
+/// Totals over the voxels of a sample and block to means.
+pub(super) fn means(l: &Layout, totals: &PlaneSums) -> [Lane; 2] {
+    let voxels = l.voxels() as f64;
+    totals.map(|total| Lane(total.map(|total| (total / voxels) as f32)))
 }

@@ -4,6 +4,8 @@ pub(crate) mod instance_norm;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod packing;
+pub(crate) mod pool;
+pub(crate) mod residual;
 mod sigmoid;
 mod softmax;
 

@@ -17,7 +17,8 @@ pub(super) fn initialise(topology: &Topology, seed: u64, values: &mut [f32]) {
         let name = format!("{}.weight", layer.name);
         normal(seed, &name, sd, &mut values[layer.weight.clone()]);
         values[layer.bias.clone()].fill(0.0);
-        values[layer.gamma.clone()].fill(1.0);
+        // A residual block begins as its skip alone.
+        values[layer.gamma.clone()].fill(if layer.role == Role::Residual { 0.0 } else { 1.0 });
         values[layer.beta.clone()].fill(0.0);
     }
 }

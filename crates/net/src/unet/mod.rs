@@ -2,6 +2,7 @@
 
 mod init;
 mod pass;
+mod residual;
 mod topology;
 mod workspace;
 
@@ -325,7 +326,9 @@ impl Weights {
             for (i, layer) in layers.iter().enumerate() {
                 self.forward[i].fill(engine.level, &self.values[layer.weight.clone()]);
                 let outputs = if layer.role == Role::Up { &layer.large } else { &layer.small };
-                pack_bias(outputs, &self.values[layer.bias.clone()], &mut self.bias[i]);
+                if !layer.bias.is_empty() {
+                    pack_bias(outputs, &self.values[layer.bias.clone()], &mut self.bias[i]);
+                }
             }
             self.forward_fresh = true;
         }

@@ -1,7 +1,9 @@
 //! Forward and backward pass, layer by layer.
 
+use super::topology::{Role, Topology};
 use super::workspace::{Stage, Workspace};
 use super::{Engine, Weights};
+
 use crate::ops::instance_norm;
 use crate::ops::linear::{bias_gradient, gather, outer, scatter};
 use crate::tensor::Tensor;
@@ -10,6 +12,17 @@ use std::mem::take;
 impl Engine {
     /// From `ws.input` to the logits of every head that the workspace has a place for.
     pub(super) fn forward(&self, weights: &Weights, ws: &mut Workspace) {
+        if self.topology.residual() {
+            self.encode_residual(weights, ws);
+        } else {
+            self.encode_plain(weights, ws);
+        }
+        for s in (0..self.topology.decoder.len()).rev() {
+            self.decode(weights, ws, s);
+        }
+    }
+
+    fn encode_plain(&self, weights: &Weights, ws: &mut Workspace) {
         let t = &self.topology;
         for s in 0..t.encoder.len() {
             for i in 0..t.encoder[s].len() {
@@ -26,16 +39,13 @@ impl Engine {
                 give_back(&mut ws.stages[s], i, y, i % 2, a);
             }
         }
-        for s in (0..t.decoder.len()).rev() {
-            self.decode(weights, ws, s);
-        }
     }
 
     /// One decoder step: up, concatenate, convolve, head.
     fn decode(&self, weights: &Weights, ws: &mut Workspace, s: usize) {
         let t = &self.topology;
         let mut up = take(&mut ws.stages[s].up);
-        let below = &ws.stages[s + 1].a[t.last(s + 1)];
+        let below = ws.stages[s + 1].below(t, s + 1);
         let (layer, packed) = (&t.layers[t.up[s]], &weights.forward[t.up[s]]);
         let bias = Some(&weights.bias[t.up[s]][..]);
         scatter(self.level, &layer.geometry, below, packed, bias, &mut [&mut up], false);
@@ -46,7 +56,7 @@ impl Engine {
             let stage = &mut ws.stages[s];
             let mut a = take(&mut stage.a[to]);
             let mut y = stage.y.get_mut(convs + i).map(take);
-            let from = &stage.a[1 - to];
+            let from = if i == 0 { stage.result(1 - to) } else { &stage.a[1 - to] };
             let both = [&stage.up, from];
             let source = if i == 0 { &both[..] } else { &both[1..] };
             let moments = &mut ws.moments[layer];
@@ -62,7 +72,7 @@ impl Engine {
     }
 
     /// Convolution, norm, leaky ReLU. Without `y` the convolution writes to `a` and the norm works in place.
-    fn block(
+    pub(super) fn block(
         &self,
         weights: &Weights,
         layer: usize,
@@ -72,17 +82,37 @@ impl Engine {
         sums: &mut [instance_norm::PlaneSums],
         moments: &mut [instance_norm::Moments],
     ) {
-        let (l, packed) = (&self.topology.layers[layer], &weights.forward[layer]);
-        let bias = Some(&weights.bias[layer][..]);
-        let (gamma, beta) = (&weights.values[l.gamma.clone()], &weights.values[l.beta.clone()]);
+        let slope = self.slope(layer);
         let mut y = y;
         let out = match y.as_deref_mut() {
             Some(y) => y,
             None => &mut *a,
         };
+        self.convolve(weights, layer, source, out, sums, moments);
+        instance_norm::apply(self.level, y.as_deref(), moments, slope, a);
+    }
+
+    /// Of the leaky ReLU behind a layer's norm: on the skip of a residual block there is none, which is a slope of 1.
+    pub(super) fn slope(&self, layer: usize) -> f32 {
+        let skip = self.topology.layers[layer].role == Role::Skip;
+        if skip { 1.0 } else { self.negative_slope }
+    }
+
+    /// Convolution, and the statistics of its output.
+    pub(super) fn convolve(
+        &self,
+        weights: &Weights,
+        layer: usize,
+        source: &[&Tensor],
+        out: &mut Tensor,
+        sums: &mut [instance_norm::PlaneSums],
+        moments: &mut [instance_norm::Moments],
+    ) {
+        let (l, packed) = (&self.topology.layers[layer], &weights.forward[layer]);
+        let bias = (!l.bias.is_empty()).then_some(&weights.bias[layer][..]);
+        let (gamma, beta) = (&weights.values[l.gamma.clone()], &weights.values[l.beta.clone()]);
         gather(self.level, &l.geometry, source, packed, bias, out, false);
         instance_norm::moments(self.level, out, gamma, beta, self.norm_epsilon, sums, moments);
-        instance_norm::apply(self.level, y.as_deref(), moments, self.negative_slope, a);
     }
 
     /// From the gradients in the heads' logits to the gradients of all parameters.
@@ -97,7 +127,11 @@ impl Engine {
             }
         }
         for s in (0..=last).rev() {
-            self.encoder_backward(weights, ws, s, gradient);
+            if t.residual() {
+                self.residual_backward(weights, ws, s, gradient);
+            } else {
+                self.encoder_backward(weights, ws, s, gradient);
+            }
         }
     }
 
@@ -107,14 +141,14 @@ impl Engine {
         let t = &self.topology;
         let (above, stages) = ws.stages.split_at_mut(s);
         let (stage, scratch) = (&mut stages[0], &mut ws.scratch);
-        let a = &mut stage.a[t.last(s)];
-        let logits = stage.logits.as_ref();
         if let Some(above) = above.last() {
-            let layer = &t.layers[t.up[s - 1]];
+            let (layer, below) = (&t.layers[t.up[s - 1]], stage.below(t, s));
             let weight = &mut gradient[layer.weight.clone()];
-            outer(self.level, &layer.geometry, &[&above.up], a, scratch, weight);
+            outer(self.level, &layer.geometry, &[&above.up], below, scratch, weight);
             bias_gradient(&above.up, &mut gradient[layer.bias.clone()]);
         }
+        let a = &mut stage.a[t.last(s)];
+        let logits = stage.logits.as_ref();
         if let Some(logits) = logits {
             let layer = &t.layers[t.head[s]];
             let weight = &mut gradient[layer.weight.clone()];
@@ -144,24 +178,25 @@ impl Engine {
         let (convs, mut current) = (t.encoder[s].len(), t.last(s));
         for i in (0..t.decoder[s].len()).rev() {
             self.norm_backward(ws, s, convs + i, t.decoder[s][i], current, gradient);
-            // Conv i's input: the encoder's last activation, or the decoder's previous one.
-            let input = convs + i - 1;
-            let made_by = if i == 0 { t.encoder[s][convs - 1] } else { t.decoder[s][i - 1] };
-            self.activate(ws, s, input, made_by, 1 - current);
-            let stage = &mut ws.stages[s];
-            let a = take(&mut stage.a[1 - current]);
-            let mut inputs = if i == 0 { vec![take(&mut stage.up), a] } else { vec![a] };
-            let (layer, packed) = (&t.layers[t.decoder[s][i]], &weights.backward[t.decoder[s][i]]);
-            let dy = &stage.a[current];
-            let weight = &mut gradient[layer.weight.clone()];
-            let views: Vec<&Tensor> = inputs.iter().collect();
-            outer(self.level, &layer.geometry, &views, dy, &mut ws.scratch, weight);
-            let mut views: Vec<&mut Tensor> = inputs.iter_mut().collect();
-            scatter(self.level, &layer.geometry, dy, packed, None, &mut views, false);
-            stage.a[1 - current] = inputs.pop().unwrap_or_default();
-            if let Some(up) = inputs.pop() {
-                stage.up = up;
+            // Conv i's input: the encoder's result, or the decoder's previous activation. If no copy was kept, it is
+            // made again.
+            let kept = i == 0 && t.residual();
+            if !kept {
+                let made_by = if i == 0 { t.encoder[s][convs - 1] } else { t.decoder[s][i - 1] };
+                self.activate(ws, s, convs + i - 1, made_by, 1 - current);
             }
+            let Stage { a, up, out, .. } = &mut ws.stages[s];
+            let [a0, a1] = a;
+            let (dy, da) = if current == 0 { (a0, a1) } else { (a1, a0) };
+            let (layer, packed) = (&t.layers[t.decoder[s][i]], &weights.backward[t.decoder[s][i]]);
+            let weight = &mut gradient[layer.weight.clone()];
+            let input = out.last().filter(|_| kept).unwrap_or(da);
+            let both = [&*up, input];
+            let views = if i == 0 { &both[..] } else { &both[1..] };
+            outer(self.level, &layer.geometry, views, dy, &mut ws.scratch, weight);
+            let mut both = [up, da];
+            let views = if i == 0 { &mut both[..] } else { &mut both[1..] };
+            scatter(self.level, &layer.geometry, dy, packed, None, views, false);
             current = 1 - current;
         }
     }
@@ -247,5 +282,13 @@ fn give_back(stage: &mut Stage, y_index: usize, y: Option<Tensor>, a_index: usiz
     stage.a[a_index] = a;
     if let Some(y) = y {
         stage.y[y_index] = y;
+    }
+}
+
+impl Stage {
+    /// What the transposed convolution out of stage `s` reads: the decoder's last activation, at the deepest stage the
+    /// encoder's result.
+    fn below(&self, t: &Topology, s: usize) -> &Tensor {
+        if s < t.decoder.len() { &self.a[t.last(s)] } else { self.result(t.skip(s)) }
     }
 }

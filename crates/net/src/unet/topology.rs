@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::ops::linear::Geometry;
 use crate::ops::packing::{Channels, Direction};
-use artifact::plan::Network;
+use artifact::plan::{Encoder, Network};
 use std::ops::Range;
 
 /// One named tensor in the flat parameter vector.
@@ -20,10 +20,20 @@ pub(crate) struct Parameter {
 pub(crate) enum Role {
     /// Convolution, instance norm, leaky ReLU.
     Block,
+    /// Convolution and instance norm at the end of a residual block; the skip and the leaky ReLU come behind.
+    Residual,
+    /// 1×1×1 convolution without bias and instance norm, on the skip of a residual block.
+    Skip,
     /// Transposed convolution.
     Up,
     /// 1×1×1 segmentation head.
     Head,
+}
+
+impl Role {
+    fn normed(self) -> bool {
+        matches!(self, Self::Block | Self::Residual | Self::Skip)
+    }
 }
 
 /// One layer with its place in the flat parameter vector.
@@ -37,6 +47,7 @@ pub(crate) struct Layer {
     pub small: Channels,
     pub large: Channels,
     pub weight: Range<usize>,
+    /// Empty without bias.
     pub bias: Range<usize>,
     /// Scale and shift of the norm; empty without norm.
     pub gamma: Range<usize>,
@@ -53,13 +64,32 @@ impl Layer {
     }
 }
 
+/// A residual block, by positions in its stage's list of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The first convolution; the second follows.
+    pub first: usize,
+    /// The convolution on the skip, if the number of features changes.
+    pub project: Option<usize>,
+    pub stride: [usize; 3],
+}
+
+impl Block {
+    /// The skip is average-pooled.
+    pub(crate) fn pools(&self) -> bool {
+        self.stride != [1; 3]
+    }
+}
+
 /// Layers in the order in which they run; the indices below point into `layers`.
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {
     pub layers: Vec<Layer>,
     pub parameters: Vec<Parameter>,
-    /// Per stage: its convolutions.
+    /// Per stage: its convolutions; a residual encoder's stem is the first of stage 0.
     pub encoder: Vec<Vec<usize>>,
+    /// Per stage of a residual encoder; empty for a plain one.
+    pub blocks: Vec<Vec<Block>>,
     /// Per stage but the last.
     pub up: Vec<usize>,
     pub decoder: Vec<Vec<usize>>,
@@ -76,6 +106,7 @@ impl Topology {
             layers: vec![],
             parameters: vec![],
             encoder: vec![],
+            blocks: vec![],
             up: vec![],
             decoder: vec![],
             head: vec![],
@@ -85,17 +116,9 @@ impl Topology {
 
     fn build(mut self, spec: &Network) -> Self {
         let stages = spec.features.len();
-        for s in 0..stages {
-            let mut inputs = if s == 0 { spec.input_channels } else { spec.features[s - 1] };
-            let mut convs = Vec::new();
-            for i in 0..spec.encoder_convs[s] {
-                let stride = if i == 0 { spec.strides[s] } else { [1; 3] };
-                let geometry = Geometry::convolution(spec.kernels[s], stride);
-                let name = format!("encoder.{s}.conv.{i}");
-                convs.push(self.add(name, Role::Block, geometry, &[inputs], spec.features[s]));
-                inputs = spec.features[s];
-            }
-            self.encoder.push(convs);
+        match spec.encoder {
+            Encoder::Plain => self.build_plain(spec),
+            Encoder::Residual => self.build_residual(spec),
         }
         (self.up, self.head) = (vec![0; stages - 1], vec![0; stages - 1]);
         self.decoder = vec![vec![]; stages - 1];
@@ -118,6 +141,69 @@ impl Topology {
         self
     }
 
+    fn build_plain(&mut self, spec: &Network) {
+        for s in 0..spec.features.len() {
+            let mut inputs = if s == 0 { spec.input_channels } else { spec.features[s - 1] };
+            let mut convs = Vec::new();
+            for i in 0..spec.encoder_convs[s] {
+                let stride = if i == 0 { spec.strides[s] } else { [1; 3] };
+                let geometry = Geometry::convolution(spec.kernels[s], stride);
+                let name = format!("encoder.{s}.conv.{i}");
+                convs.push(self.add(name, Role::Block, geometry, &[inputs], spec.features[s]));
+                inputs = spec.features[s];
+            }
+            self.encoder.push(convs);
+        }
+    }
+
+    fn build_residual(&mut self, spec: &Network) {
+        let mut inputs = spec.features[0];
+        let stem = Geometry::convolution(spec.kernels[0], [1; 3]);
+        let name = "encoder.stem.conv".to_owned();
+        let stem = self.add(name, Role::Block, stem, &[spec.input_channels], inputs);
+        for s in 0..spec.features.len() {
+            let features = spec.features[s];
+            let mut layers = if s == 0 { vec![stem] } else { vec![] };
+            let mut blocks = Vec::new();
+            for b in 0..spec.encoder_convs[s] {
+                let stride = if b == 0 { spec.strides[s] } else { [1; 3] };
+                let name = |layer: &str| format!("encoder.{s}.block.{b}.{layer}");
+                let conv = |stride| Geometry::convolution(spec.kernels[s], stride);
+                let first = layers.len();
+                layers.push(self.add(
+                    name("conv.0"),
+                    Role::Block,
+                    conv(stride),
+                    &[inputs],
+                    features,
+                ));
+                let second = conv([1; 3]);
+                layers.push(self.add(
+                    name("conv.1"),
+                    Role::Residual,
+                    second,
+                    &[features],
+                    features,
+                ));
+                let project = (inputs != features).then(|| layers.len());
+                if project.is_some() {
+                    let point = Geometry::convolution([1; 3], [1; 3]);
+                    layers.push(self.add(
+                        name("skip.conv"),
+                        Role::Skip,
+                        point,
+                        &[inputs],
+                        features,
+                    ));
+                }
+                blocks.push(Block { first, project, stride });
+                inputs = features;
+            }
+            self.encoder.push(layers);
+            self.blocks.push(blocks);
+        }
+    }
+
     /// Appends a layer and its parameters; returns its index.
     fn add(
         &mut self,
@@ -132,9 +218,12 @@ impl Topology {
         let [kz, ky, kx] = geometry.kernel;
         let shape = vec![small.count(), large.count(), kz, ky, kx];
         let weight = self.parameter(format!("{name}.weight"), shape);
-        let bias = self.parameter(format!("{name}.bias"), vec![outputs]);
-        let (gamma, beta) = if role == Role::Block {
-            let norm = name.replace(".conv.", ".norm.");
+        let bias = match role {
+            Role::Skip => 0..0,
+            _ => self.parameter(format!("{name}.bias"), vec![outputs]),
+        };
+        let (gamma, beta) = if role.normed() {
+            let norm = name.replace(".conv", ".norm");
             let gamma = self.parameter(format!("{norm}.weight"), vec![outputs]);
             (gamma, self.parameter(format!("{norm}.bias"), vec![outputs]))
         } else {
@@ -169,9 +258,14 @@ impl Topology {
         self.parameters.last().map_or(0, |p| p.range.end)
     }
 
+    /// Whether the encoder is made of residual blocks.
+    pub(crate) fn residual(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
     /// Which of a stage's two activation buffers holds the encoder's result (the skip connection).
     pub(crate) fn skip(&self, stage: usize) -> usize {
-        (self.encoder[stage].len() + 1) % 2
+        if self.residual() { 0 } else { (self.encoder[stage].len() + 1) % 2 }
     }
 
     /// Which of a stage's two activation buffers holds its last activation.

@@ -170,7 +170,11 @@ def make(name, n):
         # The weight-0 head of deep supervision and unused heads get no gradient from PyTorch: 0.
         gradient = torch.zeros_like(p) if p.grad is None else p.grad
         arrays[f"gradient/{key}"] = gradient.numpy()
-    # Not numpy.savez, so that order and time stamps are pinned.
+    write(name, arrays)
+
+
+def write(name, arrays):
+    """NAME.npz beside this file; not by numpy.savez, so that order and time stamps are pinned."""
     path = pathlib.Path(__file__).with_name(f"{name}.npz")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):
