@@ -10,7 +10,7 @@ mod planning;
 mod preprocessing;
 mod training;
 
-pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling};
+pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling, SliceAxis};
 pub use inference::{Averaged, Inference, Postprocessing, PostprocessingRule};
 pub use planning::{PaperPlanning, Planning, ShrinkUntil, V2Planning};
 pub use preprocessing::{Preprocessing, StepOrder};

@@ -16,6 +16,10 @@ pub struct Args {
     /// Folder of preprocessed cases, CASE/case.toml
     #[arg(long, value_name = "DIR")]
     pub cases: PathBuf,
+    /// Folder of the first stage's predictions, CASE/previous.toml; may be given several times, each case is taken from
+    /// the first folder that has it
+    #[arg(long, value_name = "DIR")]
+    pub previous: Vec<PathBuf>,
     /// Plan
     #[arg(long, value_name = "FILE")]
     pub plan: PathBuf,
@@ -64,6 +68,7 @@ pub const IO: &[Io] = &[
     Io::reads::<artifact::plan::Plan>("--plan"),
     Io::reads::<artifact::splits::Splits>("--splits"),
     Io::reads::<artifact::case::Case>("--cases"),
+    Io::reads::<artifact::previous::Previous>("--previous"),
     Io::writes::<artifact::batch::Batch>("--out"),
     Io::foreign("writes", "--preview", "png"),
 ];

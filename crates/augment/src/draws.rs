@@ -1,80 +1,36 @@
 //! The random numbers of one sample: which transforms fire, and with which parameters.
+//!
+//! Every transform draws from a stream of its own, so that its numbers depend on no other transform's probability.
 
 use crate::elastic::displacements;
+use crate::previous::{Morphology, Operation, Removal};
+use crate::settings::{Frame, Settings};
 use crate::spatial::{Warp, rotation};
-use artifact::recipe::{Augmentation, Range};
+use artifact::recipe::{Draw, Range};
 use ndarray::{Array4, s};
-use rand::{RngExt, SeedableRng};
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How the spatial transforms of a patch shape work.
+/// What a random stream is for. The numbers are part of the stream's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame {
-    /// In three dimensions.
-    Volume,
-    /// In the plane across this axis, the same for all slices; nothing is interpolated along it.
-    Slices(usize),
-}
-
-impl Frame {
-    /// 2D patches (depth 1) and patches whose largest edge exceeds the smallest more than `slice_by_slice_above` times
-    /// are transformed slice by slice, across the shortest axis (the first of equals).
-    pub fn of(patch: [usize; 3], slice_by_slice_above: f64) -> Self {
-        let shortest = (0..3).min_by_key(|&a| patch[a]).unwrap_or(0);
-        let longest = patch.iter().copied().max().unwrap_or(1);
-        let ratio = longest as f64 / patch[shortest] as f64;
-        if patch[0] == 1 {
-            Self::Slices(0)
-        } else if ratio > slice_by_slice_above {
-            Self::Slices(shortest)
-        } else {
-            Self::Volume
-        }
-    }
-
-    /// Axes in the order in which the transforms see them: the slices' axis first.
-    pub fn axes(self) -> [usize; 3] {
-        match self {
-            Self::Volume | Self::Slices(0) => [0, 1, 2],
-            Self::Slices(1) => [1, 0, 2],
-            Self::Slices(_) => [2, 0, 1],
-        }
-    }
-}
-
-/// A recipe's augmentation, resolved for one patch shape.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Volume or slices.
-    pub frame: Frame,
-    /// Patch shape.
-    pub patch: [usize; 3],
-    /// Angle about each axis, or in the plane.
-    pub rotation_degrees: Range,
-    /// Elastic magnitude.
-    pub elastic_alpha: Range,
-    /// Everything else.
-    pub recipe: Augmentation,
-}
-
-impl Settings {
-    /// Resolves the 2D and 3D ranges.
-    pub fn new(recipe: &Augmentation, patch: [usize; 3]) -> Self {
-        let frame = Frame::of(patch, recipe.slice_by_slice_above);
-        let (long, short) = (patch[1].max(patch[2]) as f64, patch[1].min(patch[2]) as f64);
-        let rotation_degrees = match frame {
-            Frame::Volume => recipe.rotation_degrees_3d,
-            Frame::Slices(_) if patch[0] == 1 && long / short > recipe.elongated_above => {
-                recipe.rotation_degrees_2d_elongated
-            }
-            Frame::Slices(_) => recipe.rotation_degrees_2d,
-        };
-        let elastic_alpha = match frame {
-            Frame::Volume => recipe.elastic_alpha_3d,
-            Frame::Slices(_) => recipe.elastic_alpha_2d,
-        };
-        Self { frame, patch, rotation_degrees, elastic_alpha, recipe: recipe.clone() }
-    }
+#[repr(u64)]
+#[expect(missing_docs, reason = "the names are those of the recipe's keys")]
+pub enum Stream {
+    Placement,
+    Elastic,
+    Rotation,
+    Scaling,
+    Noise,
+    Blur,
+    Brightness,
+    Contrast,
+    LowResolution,
+    InvertedGamma,
+    Gamma,
+    Mirror,
+    PreviousMorphology,
+    PreviousRemoval,
 }
 
 /// Parameters of an elastic deformation.
@@ -88,8 +44,17 @@ pub struct Elastic {
     pub noise: u64,
 }
 
-/// All random numbers of one sample; `None` where a transform does not fire.
-#[derive(Debug, Clone, PartialEq)]
+/// Parameters of the Gaussian noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Noise {
+    /// Standard deviation, the same in all channels.
+    pub sigma: f64,
+    /// Seed of the values.
+    pub seed: u64,
+}
+
+/// All random numbers of one sample; `None` where a transform does not fire. Vectors have an entry per image channel.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Draws {
     /// Elastic deformation.
     pub elastic: Option<Elastic>,
@@ -97,43 +62,115 @@ pub struct Draws {
     pub angles: Option<[f64; 3]>,
     /// Factor on the sampling coordinates.
     pub scale: Option<f64>,
-    /// Exponent per channel.
+    /// Gaussian noise.
+    pub noise: Option<Noise>,
+    /// Width of the Gaussian along each axis, voxels; `None` for channels that stay sharp.
+    pub blur: Option<Vec<Option<[f64; 3]>>>,
+    /// Factor on the intensities.
+    pub brightness: Option<Vec<f64>>,
+    /// Factor on the distance from the mean.
+    pub contrast: Option<Vec<f64>>,
+    /// Share of the voxels per axis that is left in between; `None` for channels that stay as they are.
+    pub low_resolution: Option<Vec<Option<f64>>>,
+    /// Exponent for the negated channel.
+    pub inverted_gamma: Option<Vec<f64>>,
+    /// Exponent.
     pub gamma: Option<Vec<f64>>,
     /// Flip per axis; never along an axis of one voxel.
     pub mirror: [bool; 3],
+    /// Changes of the previous stage's classes, in this order.
+    pub morphology: Vec<Morphology>,
+    /// Components that vanish from the previous stage's classes, in this order.
+    pub removal: Vec<Removal>,
 }
 
 impl Draws {
     /// Nothing fires.
     pub fn none() -> Self {
-        Self { elastic: None, angles: None, scale: None, gamma: None, mirror: [false; 3] }
+        Self::default()
     }
 
-    /// Draws every parameter of a sample with this many channels.
-    pub fn draw(rng: &mut impl rand::Rng, settings: &Settings, channels: usize) -> Self {
+    /// Draws every parameter of a sample with this many image channels and, in a cascade, foreground classes of the
+    /// previous stage. `stream` gives the random stream of each transform; only `mirror_axes` are flipped.
+    pub fn draw<R: Rng>(
+        stream: impl Fn(Stream) -> R,
+        settings: &Settings,
+        channels: usize,
+        previous_classes: usize,
+        mirror_axes: &[usize],
+    ) -> Self {
         let recipe = &settings.recipe;
-        let elastic = fires(rng, recipe.elastic_probability).then(|| Elastic {
-            alpha: uniform(rng, settings.elastic_alpha),
-            sigma: uniform(rng, recipe.elastic_sigma),
-            noise: rng.random(),
-        });
-        let angles = fires(rng, recipe.rotation_probability).then(|| {
-            let count = if settings.frame == Frame::Volume { 3 } else { 1 };
-            let mut angles = [0.0; 3];
-            for angle in &mut angles[..count] {
-                *angle = uniform(rng, settings.rotation_degrees).to_radians();
-            }
-            angles
-        });
-        let scale = fires(rng, recipe.scaling_probability)
-            .then(|| below_or_above_one(rng, recipe.scaling_factor));
-        let gamma = fires(rng, recipe.gamma_probability)
-            .then(|| (0..channels).map(|_| below_or_above_one(rng, recipe.gamma)).collect());
-        let mut mirror = [false; 3];
-        for &axis in &recipe.mirror_axes {
-            mirror[axis] = fires(rng, recipe.mirror_probability) && settings.patch[axis] > 1;
+        let per_channel = |what, probability, range| {
+            when(stream(what), probability, |rng| {
+                (0..channels).map(|_| either_side_of_one(rng, range)).collect()
+            })
+        };
+        Self {
+            elastic: when(stream(Stream::Elastic), recipe.elastic_probability, |rng| Elastic {
+                alpha: uniform(rng, settings.elastic_alpha),
+                sigma: uniform(rng, recipe.elastic_sigma),
+                noise: rng.random(),
+            }),
+            angles: when(stream(Stream::Rotation), recipe.rotation_probability, |rng| {
+                let count = if settings.frame == Frame::Volume { 3 } else { 1 };
+                let mut angles = [0.0; 3];
+                for angle in &mut angles[..count] {
+                    *angle = uniform(rng, settings.rotation_degrees).to_radians();
+                }
+                angles
+            }),
+            scale: when(stream(Stream::Scaling), recipe.scaling_probability, |rng| {
+                match recipe.scaling_draw {
+                    Draw::Uniform => uniform(rng, recipe.scaling_factor),
+                    Draw::EitherSide => either_side_of_one(rng, recipe.scaling_factor),
+                }
+            }),
+            noise: when(stream(Stream::Noise), recipe.noise_probability, |rng| Noise {
+                sigma: uniform(rng, recipe.noise_sigma),
+                seed: rng.random(),
+            }),
+            blur: when(stream(Stream::Blur), recipe.blur_probability, |rng| {
+                let widths = |rng: &mut R| [0; 3].map(|_| uniform(rng, recipe.blur_sigma));
+                some_channels(rng, channels, recipe.blur_channel_probability, widths)
+            }),
+            brightness: per_channel(
+                Stream::Brightness,
+                recipe.brightness_probability,
+                recipe.brightness_factor,
+            ),
+            contrast: per_channel(
+                Stream::Contrast,
+                recipe.contrast_probability,
+                recipe.contrast_factor,
+            ),
+            low_resolution: when(
+                stream(Stream::LowResolution),
+                recipe.low_resolution_probability,
+                |rng| {
+                    let zoom = |rng: &mut R| uniform(rng, recipe.low_resolution_zoom);
+                    some_channels(rng, channels, recipe.low_resolution_channel_probability, zoom)
+                },
+            ),
+            inverted_gamma: per_channel(
+                Stream::InvertedGamma,
+                recipe.inverted_gamma_probability,
+                recipe.gamma,
+            ),
+            gamma: per_channel(Stream::Gamma, recipe.gamma_probability, recipe.gamma),
+            mirror: mirror(&mut stream(Stream::Mirror), settings, mirror_axes),
+            morphology: when(
+                stream(Stream::PreviousMorphology),
+                recipe.previous_morphology_probability,
+                |rng| morphology(rng, settings, previous_classes),
+            )
+            .unwrap_or_default(),
+            removal: when(
+                stream(Stream::PreviousRemoval),
+                recipe.previous_removal_probability,
+                |rng| removal(rng, settings, previous_classes),
+            )
+            .unwrap_or_default(),
         }
-        Self { elastic, angles, scale, gamma, mirror }
     }
 
     /// The spatial transforms as one map for the patch that begins at case voxel `lower`, in the axes of
@@ -180,16 +217,72 @@ impl Elastic {
     }
 }
 
-fn fires(rng: &mut impl rand::Rng, probability: f64) -> bool {
+/// What `parameters` draws, with this probability.
+fn when<R: Rng, T>(
+    mut rng: R,
+    probability: f64,
+    parameters: impl FnOnce(&mut R) -> T,
+) -> Option<T> {
+    fires(&mut rng, probability).then(|| parameters(&mut rng))
+}
+
+fn some_channels<R: Rng, T>(
+    rng: &mut R,
+    channels: usize,
+    probability: f64,
+    mut parameters: impl FnMut(&mut R) -> T,
+) -> Vec<Option<T>> {
+    (0..channels).map(|_| fires(rng, probability).then(|| parameters(rng))).collect()
+}
+
+/// A number is drawn for every axis, so that a case's forbidden axes don't change the others.
+fn mirror(rng: &mut impl Rng, settings: &Settings, axes: &[usize]) -> [bool; 3] {
+    [0, 1, 2].map(|axis| {
+        let flip = fires(rng, settings.recipe.mirror_probability);
+        flip && axes.contains(&axis) && settings.patch[axis] > 1
+    })
+}
+
+/// Foreground classes in random order, each with this probability.
+fn some_classes(rng: &mut impl Rng, classes: usize, probability: f64) -> Vec<i16> {
+    let mut order: Vec<i16> = (1..).take(classes).collect();
+    order.shuffle(rng);
+    order.retain(|_| fires(rng, probability));
+    order
+}
+
+fn morphology(rng: &mut impl Rng, settings: &Settings, classes: usize) -> Vec<Morphology> {
+    let recipe = &settings.recipe;
+    let [low, high] = recipe.previous_morphology_radius;
+    let (low, high) = (low.ceil() as usize, high.floor() as usize);
+    some_classes(rng, classes, recipe.previous_morphology_label_probability)
+        .into_iter()
+        .map(|class| Morphology {
+            class,
+            operation: Operation::ALL[rng.random_range(0..Operation::ALL.len())],
+            radius: rng.random_range(low..=high.max(low)),
+        })
+        .collect()
+}
+
+fn removal(rng: &mut impl Rng, settings: &Settings, classes: usize) -> Vec<Removal> {
+    let probability = settings.recipe.previous_removal_label_probability;
+    some_classes(rng, classes, probability)
+        .into_iter()
+        .map(|class| Removal { class, which: rng.random() })
+        .collect()
+}
+
+fn fires(rng: &mut impl Rng, probability: f64) -> bool {
     rng.random::<f64>() < probability
 }
 
-fn uniform(rng: &mut impl rand::Rng, [low, high]: Range) -> f64 {
+fn uniform(rng: &mut impl Rng, [low, high]: Range) -> f64 {
     rng.random_range(low..=high)
 }
 
 /// With equal chance uniform below or above 1, where the range has both sides; plainly uniform otherwise.
-fn below_or_above_one(rng: &mut impl rand::Rng, [low, high]: Range) -> f64 {
+fn either_side_of_one(rng: &mut impl Rng, [low, high]: Range) -> f64 {
     if low >= 1.0 || high <= 1.0 {
         uniform(rng, [low, high])
     } else if rng.random::<bool>() {

@@ -1,13 +1,17 @@
 //! Batches for training and validation.
 
-use crate::draws::{Draws, Frame, Settings};
-use crate::intensity::gamma;
-use crate::sampling::{ClassRows, box_around, class_rows, first_forced, free_box};
-use crate::spatial::{OUTSIDE, crop, mirror, sample_image, sample_label};
+use crate::check::{check_augmentation, check_cases, check_previous};
+use crate::draws::{Draws, Stream};
+use crate::intensity;
+use crate::previous::{change, one_hot, remove};
+use crate::sampling::{Aim, Locations, box_around, first_forced, free_box};
+use crate::settings::{Frame, Settings};
+use crate::spatial::{OUTSIDE, Warp, crop, mirror, sample_image, sample_label};
 use artifact::case::OpenCase;
 use artifact::plan::Configuration;
+use artifact::previous::OpenPrevious;
 use artifact::recipe::Recipe;
-use ndarray::{Array3, Array4, Array5, ArrayViewMut3, ArrayViewMut4, Axis};
+use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis};
 use rand::RngExt;
 use rayon::prelude::*;
 use stage::Error;
@@ -26,9 +30,15 @@ pub enum Mode {
 pub struct Loader {
     cases: Vec<OpenCase>,
     /// Per case.
-    rows: Vec<Vec<ClassRows>>,
+    locations: Vec<Locations>,
+    /// Per case: axes that may be flipped.
+    mirror_axes: Vec<Vec<usize>>,
+    /// Per case, in a cascade.
+    previous: Vec<OpenPrevious>,
+    previous_stage: Option<String>,
     settings: Settings,
-    channels: usize,
+    /// Of the image, and of the previous stage.
+    channels: [usize; 2],
     batch_size: usize,
     first_forced: usize,
     masked_channels: Vec<bool>,
@@ -54,12 +64,13 @@ pub struct Placement {
     pub case: usize,
     /// First voxel of the box, z, y, x; may lie outside of the case.
     pub lower: [i64; 3],
-    /// The class that the box was centred on, if it had to show foreground.
-    pub class: Option<usize>,
+    /// What the box was centred on.
+    pub aim: Aim,
 }
 
 impl Loader {
-    /// A loader over labelled cases of one configuration.
+    /// A loader over labelled cases of one configuration. For the second stage of a cascade,
+    /// [`Self::with_previous`] completes it.
     ///
     /// # Errors
     /// One line if there is no case, a case has no label, or channels, classes or configuration disagree.
@@ -70,41 +81,63 @@ impl Loader {
         mode: Mode,
         seed: u64,
     ) -> Result<Self, Error> {
-        check_cases(&cases, configuration)?;
-        check_augmentation(&recipe.augmentation)?;
+        let channels = check_cases(&cases, configuration)?;
+        let augmentation = &recipe.augmentation;
+        check_augmentation(augmentation)?;
+        let mirror_axes = |case: &OpenCase| {
+            let original = &case.record.body.original;
+            original.mirror_axes(&augmentation.mirror_axes, &augmentation.never_mirror)
+        };
         Ok(Self {
-            rows: cases.iter().map(class_rows).collect(),
-            settings: Settings::new(&recipe.augmentation, configuration.patch_shape),
-            channels: configuration.network.input_channels,
+            locations: cases.iter().map(Locations::of).collect(),
+            mirror_axes: cases.iter().map(mirror_axes).collect(),
+            previous: Vec::new(),
+            previous_stage: configuration.previous_stage.clone(),
+            settings: Settings::new(augmentation, configuration.patch_shape),
+            channels,
             batch_size: configuration.batch_size,
             first_forced: first_forced(
                 configuration.batch_size,
                 recipe.sampling.foreground_fraction,
             ),
-            masked_channels: vec![false; configuration.network.input_channels],
+            masked_channels: vec![false; channels[0]],
             cases,
             mode,
             seed,
         })
     }
 
+    /// The previous stage's predictions, one per case in the cases' order. Batches then hold
+    /// `[image channels, one channel of 0 and 1 per foreground class]`.
+    ///
+    /// # Errors
+    /// One line if the configuration has no previous stage, or a prediction is of another case, stage or grid.
+    pub fn with_previous(mut self, previous: Vec<OpenPrevious>) -> Result<Self, Error> {
+        check_previous(&self.cases, self.previous_stage.as_deref(), &previous)?;
+        self.previous = previous;
+        Ok(self)
+    }
+
     /// Channels that were normalised inside the nonzero mask: outside of it (label −1) they are set back to 0 after
-    /// the transforms, which would otherwise move the zeros.
+    /// the transforms, which would otherwise move the zeros. One flag per image channel.
     ///
     /// # Panics
-    /// If the number of channels differs from the configuration's.
+    /// If the number of image channels differs from the cases'.
     #[must_use]
     pub fn with_masked_channels(mut self, masked: &[bool]) -> Self {
-        assert_eq!(masked.len(), self.channels, "one flag per channel");
+        assert_eq!(masked.len(), self.channels[0], "one flag per image channel");
         self.masked_channels = masked.to_vec();
         self
     }
 
     /// Batch number `index` of the whole training, a function of (seed, mode, index) alone.
+    ///
+    /// # Panics
+    /// If the configuration has a previous stage and [`Self::with_previous`] was not called.
     pub fn batch(&self, index: u64) -> SampledBatch {
         let [z, y, x] = self.settings.patch;
         let n = self.batch_size;
-        let mut image = Array5::zeros((n, self.channels, z, y, x));
+        let mut image = Array5::zeros((n, self.channels(), z, y, x));
         let mut label = Array4::zeros((n, z, y, x));
         let cases = image
             .axis_iter_mut(Axis(0))
@@ -113,7 +146,8 @@ impl Loader {
             .enumerate()
             .map(|(sample, (image, label))| {
                 let placement = self.placement(index, sample);
-                self.render(&placement, &self.draws(index, sample), image, label);
+                let draws = self.draws(placement.case, index, sample);
+                self.render(&placement, &draws, image, label);
                 placement.case
             })
             .collect();
@@ -123,6 +157,11 @@ impl Loader {
     /// Id of a case.
     pub fn case_id(&self, case: usize) -> &str {
         &self.cases[case].record.body.case.id
+    }
+
+    /// What foreground boxes are centred on: `class`, or `region` in a data set with regions.
+    pub fn foreground_name(&self) -> &'static str {
+        if self.cases[0].record.body.case.regions > 0 { "region" } else { "class" }
     }
 
     /// The resolved augmentation.
@@ -135,61 +174,73 @@ impl Loader {
         self.batch_size
     }
 
-    /// Input channels.
+    /// Input channels of the network: of the image, and one per foreground class of the previous stage.
     pub fn channels(&self) -> usize {
-        self.channels
+        self.channels[0] + self.channels[1]
     }
 
-    fn stream(&self, purpose: u64, index: u64, sample: usize) -> impl rand::Rng + use<> {
-        stage::rng(self.seed, &[AUGMENT, purpose, self.mode as u64, index, sample as u64])
+    /// Channels of the image.
+    pub fn image_channels(&self) -> usize {
+        self.channels[0]
+    }
+
+    fn stream(&self, what: Stream, index: u64, sample: usize) -> impl rand::Rng + use<> {
+        stage::rng(self.seed, &[AUGMENT, what as u64, self.mode as u64, index, sample as u64])
     }
 
     /// Where sample `sample` of batch `index` lies.
     pub fn placement(&self, index: u64, sample: usize) -> Placement {
-        let mut rng = self.stream(0, index, sample);
+        let mut rng = self.stream(Stream::Placement, index, sample);
         let case = rng.random_range(0..self.cases.len());
         let shape = self.cases[case].record.body.case.shape;
         let patch = self.settings.patch;
-        let rows = &self.rows[case];
-        let locations = self.cases[case].foreground();
-        let (Some(locations), false, true) =
-            (locations, rows.is_empty(), sample >= self.first_forced)
-        else {
-            return Placement { case, lower: free_box(&mut rng, shape, patch), class: None };
+        let forced = sample >= self.first_forced;
+        let centre = self.locations[case].draw(&mut rng, forced);
+        let (Some((row, aim)), Some(rows)) = (centre, self.cases[case].foreground()) else {
+            return Placement { case, lower: free_box(&mut rng, shape, patch), aim: Aim::Anywhere };
         };
-        let class = rows[rng.random_range(0..rows.len())];
-        let row = locations.row(class.first + rng.random_range(0..class.count));
-        let voxel = [1, 2, 3].map(|i| usize::try_from(row[i]).expect("checked when opened"));
-        Placement { case, lower: box_around(voxel, shape, patch), class: Some(class.class) }
+        let voxel = [1, 2, 3]
+            .map(|i| usize::try_from(rows[[row, i]]).expect("checked when the case was opened"));
+        Placement { case, lower: box_around(voxel, shape, patch), aim }
     }
 
-    /// The random numbers of sample `sample` of batch `index`; none in validation.
-    pub fn draws(&self, index: u64, sample: usize) -> Draws {
+    /// The random numbers of sample `sample` of batch `index`, which shows this case; none in validation.
+    pub fn draws(&self, case: usize, index: u64, sample: usize) -> Draws {
         match self.mode {
-            Mode::Training => {
-                let mut rng = self.stream(1, index, sample);
-                Draws::draw(&mut rng, &self.settings, self.channels)
-            }
+            Mode::Training => Draws::draw(
+                |what| self.stream(what, index, sample),
+                &self.settings,
+                self.channels[0],
+                self.channels[1],
+                &self.mirror_axes[case],
+            ),
             Mode::Validation => Draws::none(),
         }
     }
 
-    /// Fills `image` `[channel, z, y, x]` and `label` `[z, y, x]`: spatial transforms, then gamma, then mirroring.
+    /// Fills `image` `[channel, z, y, x]` and `label` `[z, y, x]`: spatial transforms, then intensities, then
+    /// mirroring; in a cascade the previous stage's channels last.
+    ///
+    /// # Panics
+    /// As [`Self::batch`].
     pub fn render(
         &self,
         placement: &Placement,
         draws: &Draws,
-        mut image: ArrayViewMut4<'_, f32>,
+        image: ArrayViewMut4<'_, f32>,
         mut label: ArrayViewMut3<'_, i16>,
     ) {
-        self.read(placement, draws, &mut image, &mut label);
-        if let Some(exponents) = &draws.gamma {
-            let retain = self.settings.recipe.gamma_retain_statistics;
-            for (channel, &exponent) in image.outer_iter_mut().zip(exponents) {
-                gamma(channel, exponent, retain);
-            }
+        let case = &self.cases[placement.case];
+        let warp = draws.warp(&self.settings, placement.lower);
+        let (mut image, mut channels) = image.split_at(Axis(0), self.channels[0]);
+        for (source, out) in case.image().outer_iter().zip(image.outer_iter_mut()) {
+            self.read_image(source, warp.as_ref(), placement, out);
         }
-        for (axis, _) in draws.mirror.iter().enumerate().filter(|(_, flip)| **flip) {
+        let classes = case.label().expect("cases are labelled, as checked in new");
+        self.read_classes(classes, warp.as_ref(), placement, label.view_mut());
+        intensity::apply(draws, &self.settings, &mut image);
+        let flips = (0..3).filter(|&axis| draws.mirror[axis]);
+        for axis in flips.clone() {
             mirror(&mut image, Axis(axis + 1));
             mirror(&mut label, Axis(axis));
         }
@@ -203,38 +254,50 @@ impl Loader {
             });
         }
         label.mapv_inplace(|class| class.max(0));
+        if self.previous_stage.is_some() {
+            let previous = self.previous.get(placement.case).expect("with_previous was called");
+            let mut classes = Array3::zeros(self.settings.patch);
+            self.read_classes(previous.classes(), warp.as_ref(), placement, classes.view_mut());
+            flips.for_each(|axis| mirror(&mut classes.view_mut(), Axis(axis)));
+            let max_fraction = self.settings.recipe.previous_removal_max_fraction;
+            draws.morphology.iter().for_each(|&m| change(&mut classes.view_mut(), m));
+            draws.removal.iter().for_each(|&r| remove(&mut classes.view_mut(), r, max_fraction));
+            one_hot(&classes.view_mut(), &mut channels);
+        }
     }
 
-    /// The patch after the spatial transforms, in one pass from the case.
-    fn read(
+    /// A channel of the patch after the spatial transforms, in one pass from the case.
+    fn read_image(
         &self,
+        source: ArrayView3<'_, f32>,
+        warp: Option<&Warp>,
         placement: &Placement,
-        draws: &Draws,
-        image: &mut ArrayViewMut4<'_, f32>,
-        label: &mut ArrayViewMut3<'_, i16>,
+        out: ArrayViewMut3<'_, f32>,
     ) {
-        let case = &self.cases[placement.case];
-        let classes = case.label().expect("cases are labelled, as checked in new");
-        let Some(warp) = draws.warp(&self.settings, placement.lower) else {
-            for (channel, out) in case.image().outer_iter().zip(image.outer_iter_mut()) {
-                crop(channel, placement.lower, 0.0, out);
-            }
-            crop(classes, placement.lower, OUTSIDE, label.view_mut());
-            return;
-        };
-        let (axes, recipe) = (self.settings.frame.axes(), &self.settings.recipe);
-        for (channel, out) in case.image().outer_iter().zip(image.outer_iter_mut()) {
-            let out = out.permuted_axes(axes);
-            sample_image(channel.permuted_axes(axes), &warp, recipe.image_order, out);
-        }
-        let out = label.view_mut().permuted_axes(axes);
-        sample_label(classes.permuted_axes(axes), &warp, recipe.label_order, out);
+        let Some(warp) = warp else { return crop(source, placement.lower, 0.0, out) };
+        let axes = self.settings.frame.axes();
+        let order = self.settings.recipe.image_order;
+        sample_image(source.permuted_axes(axes), warp, order, out.permuted_axes(axes));
+    }
+
+    /// The same for class indices.
+    fn read_classes(
+        &self,
+        source: ArrayView3<'_, i16>,
+        warp: Option<&Warp>,
+        placement: &Placement,
+        out: ArrayViewMut3<'_, i16>,
+    ) {
+        let Some(warp) = warp else { return crop(source, placement.lower, OUTSIDE, out) };
+        let axes = self.settings.frame.axes();
+        let order = self.settings.recipe.label_order;
+        sample_label(source.permuted_axes(axes), warp, order, out.permuted_axes(axes));
     }
 
     /// A sample by itself: image `[channel, z, y, x]` and label `[z, y, x]`.
     pub fn sample(&self, placement: &Placement, draws: &Draws) -> (Array4<f32>, Array3<i16>) {
         let [z, y, x] = self.settings.patch;
-        let mut image = Array4::zeros((self.channels, z, y, x));
+        let mut image = Array4::zeros((self.channels(), z, y, x));
         let mut label = Array3::zeros((z, y, x));
         self.render(placement, draws, image.view_mut(), label.view_mut());
         (image, label)
@@ -248,56 +311,3 @@ impl Loader {
 
 /// First word of this crate's random streams, so that no other stage draws the same numbers from the same seed.
 const AUGMENT: u64 = 0x6175_676d_656e_7400;
-
-fn check_cases(cases: &[OpenCase], configuration: &Configuration) -> Result<(), Error> {
-    let Some(first) = cases.first() else {
-        return Err(Error::input("no case to draw patches from, expected at least one"));
-    };
-    let made_for = &first.record.body.case.configuration;
-    let network = &configuration.network;
-    for case in cases {
-        let info = &case.record.body.case;
-        let wrong = |field: &str, found: &dyn std::fmt::Display, expected: String| {
-            Error::input(format!("case {}: {field} = {found}, expected {expected}", info.id))
-                .hint("this case was preprocessed for another plan; re-run nnu-preprocess for it")
-        };
-        if !info.labelled {
-            return Err(wrong("labelled", &false, "a case with a label".into())
-                .hint("only cases with a label can be trained on; leave it out of splits.toml"));
-        }
-        if info.channels != network.input_channels {
-            let expected = format!("{} (network.input_channels)", network.input_channels);
-            return Err(wrong("channels", &info.channels, expected));
-        }
-        if info.classes != network.output_channels {
-            let expected = format!("{} (network.output_channels)", network.output_channels);
-            return Err(wrong("classes", &info.classes, expected));
-        }
-        if info.configuration != *made_for {
-            let expected = format!("{made_for} as case {}", first.record.body.case.id);
-            return Err(wrong("configuration", &info.configuration, expected));
-        }
-    }
-    Ok(())
-}
-
-fn check_augmentation(a: &artifact::recipe::Augmentation) -> Result<(), Error> {
-    let orders = [
-        ("image_order", a.image_order, "0, 1 or 3", !matches!(a.image_order, 0 | 1 | 3)),
-        ("label_order", a.label_order, "0 or 1", !matches!(a.label_order, 0 | 1)),
-    ];
-    for (key, found, expected, wrong) in orders {
-        if wrong {
-            return Err(Error::input(format!(
-                "recipe.augmentation.{key} = {found}, expected {expected}"
-            )));
-        }
-    }
-    if !a.elastic_sigma[0].is_normal() && a.elastic_probability > 0.0 {
-        return Err(Error::input(format!(
-            "recipe.augmentation.elastic_sigma = {:?}, expected a positive width",
-            a.elastic_sigma
-        )));
-    }
-    Ok(())
-}

@@ -5,7 +5,10 @@ mod args;
 use args::{Args, IO};
 use artifact::plan::Plan;
 use artifact::{Provenance, Record};
-use augment::{Loader, Mode, cases_hash, open_cases, preview, spool, training_cases};
+use augment::{
+    Loader, Mode, cases_hash, open_cases, open_previous, preview, previous_hash, spool,
+    training_cases,
+};
 use stage::{Result, Run};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,27 +16,34 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     stage::main(IO, |args: &Args, run| {
         let plan = Record::<Plan>::load(&args.plan)?.body;
-        let configuration = plan
-            .configuration(&args.configuration)
-            .map_err(|e| artifact::Error::input(&args.plan, e))?;
+        let in_plan = |e| artifact::Error::input(&args.plan, e);
+        let configuration = plan.configuration(&args.configuration).map_err(in_plan)?;
+        let made_for = plan.cases_of(&args.configuration).map_err(in_plan)?;
         let ids = training_cases(&args.splits_path(), args.fold)?;
-        let cases = open_cases(&args.cases, &ids)?;
+        let cases = open_cases(&args.cases, &ids, made_for)?;
         let masked = spool::masked_channels(&plan);
-        let loader =
+        let cascade = configuration.previous_stage.is_some();
+        let mut loader =
             Loader::new(cases, configuration, &plan.recipe, Mode::Training, args.seed.seed)?
                 .with_masked_channels(&masked);
+        if cascade || !args.previous.is_empty() {
+            loader = loader.with_previous(open_previous(&args.previous, &ids)?)?;
+        }
         if let Some(path) = &args.preview {
             let names: Vec<String> = plan.labels.iter().map(|l| l.name.clone()).collect();
             preview::sheet(&loader, &names).save(path)?;
             run.info(format!("{} written", path.display()));
         }
         let (Some(folder), Some(batches)) = (&args.out, args.batches) else { return Ok(()) };
-        let provenance = run
+        let mut provenance = run
             .provenance()
             .seed(args.seed.seed)
             .option("configuration", args.configuration.as_str())
             .input("plan", spool::plan_hash(&plan, configuration))
             .input("cases", cases_hash(&args.cases, &ids)?);
+        if cascade {
+            provenance = provenance.input("previous", previous_hash(&args.previous, &ids)?);
+        }
         write_spool(run, &loader, folder, batches, &provenance)
     })
 }

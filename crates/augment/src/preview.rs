@@ -1,6 +1,6 @@
 //! A sheet of pictures for people: patches as they lie in the case, and as training sees them.
 
-use crate::{Draws, Frame, Loader, Placement};
+use crate::{Aim, Draws, Frame, Loader, Placement};
 use ndarray::{Array3, Array4, ArrayView2, Axis};
 use stage::picture::{BLACK, Canvas, PALETTE, WHITE};
 
@@ -40,7 +40,8 @@ pub fn sheet(loader: &Loader, class_names: &[String]) -> Canvas {
                 caption = about_crop(loader, &placement, axis, at);
                 draw(&mut canvas, (x, y), &original, (axis, at), window, zoom);
             } else {
-                let draws = loader.draws(batch + ((column - 1) * ROWS) as u64, sample);
+                let draws =
+                    loader.draws(placement.case, batch + ((column - 1) * ROWS) as u64, sample);
                 let augmented = loader.sample(&placement, &draws);
                 at = slice_to_show(&augmented.1, axis);
                 caption = about_draws(&draws, loader.frame());
@@ -70,8 +71,8 @@ fn legend(canvas: &mut Canvas, loader: &Loader, class_names: &[String]) {
         x += 6 * (text.len() + 2);
     };
     put("left: crop; right: augmented versions, the first as training sees it.", BLACK);
-    if loader.channels() > 1 {
-        put(&format!("Channel 0 of {}.", loader.channels()), BLACK);
+    if loader.image_channels() > 1 {
+        put(&format!("Channel 0 of {}.", loader.image_channels()), BLACK);
     }
     put("Classes:", BLACK);
     for (i, name) in class_names.iter().skip(1).enumerate() {
@@ -117,9 +118,10 @@ fn draw(
 
 fn about_crop(loader: &Loader, placement: &Placement, axis: usize, at: usize) -> Vec<String> {
     let [z, y, x] = placement.lower;
-    let why = match placement.class {
-        Some(class) => format!("around class {class}"),
-        None => "anywhere".into(),
+    let why = match placement.aim {
+        Aim::Foreground(class) => format!("around {} {class}", loader.foreground_name()),
+        Aim::Annotated => "around an annotated voxel".into(),
+        Aim::Anywhere => "anywhere".into(),
     };
     vec![
         shortened(loader.case_id(placement.case)),

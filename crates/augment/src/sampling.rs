@@ -3,10 +3,10 @@
 use artifact::case::OpenCase;
 use rand::RngExt;
 
-/// Rows of a case's foreground locations that belong to one class.
+/// Rows of a case's foreground locations that belong to one class or region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClassRows {
-    /// Class index, ≥ 1.
+pub struct Rows {
+    /// Class index, ≥ 1; in a data set with regions the region's number from 1.
     pub class: usize,
     /// First row.
     pub first: usize,
@@ -14,18 +14,55 @@ pub struct ClassRows {
     pub count: usize,
 }
 
-/// The rows of each class in the case's foreground locations, which are sorted by class.
-pub fn class_rows(case: &OpenCase) -> Vec<ClassRows> {
-    let mut rows: Vec<ClassRows> = Vec::new();
-    let Some(locations) = case.foreground() else { return rows };
-    for (row, &class) in locations.column(0).iter().enumerate() {
-        let class = usize::try_from(class).expect("classes were checked when the case was opened");
-        match rows.last_mut() {
-            Some(last) if last.class == class => last.count += 1,
-            _ => rows.push(ClassRows { class, first: row, count: 1 }),
+/// The foreground locations of a case, by what they belong to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Locations {
+    /// Classes or regions that the case has.
+    pub classes: Vec<Rows>,
+    /// Annotated voxels of any class: first row and count. Only where the data set has an ignore label.
+    pub annotated: Option<(usize, usize)>,
+}
+
+impl Locations {
+    /// Of a case's foreground locations, which are sorted by class; −1 stands for annotated voxels.
+    pub fn of(case: &OpenCase) -> Self {
+        let mut all = Self::default();
+        let Some(locations) = case.foreground() else { return all };
+        for (row, &class) in locations.column(0).iter().enumerate() {
+            let Ok(class) = usize::try_from(class) else {
+                all.annotated = Some((0, row + 1));
+                continue;
+            };
+            match all.classes.last_mut() {
+                Some(last) if last.class == class => last.count += 1,
+                _ => all.classes.push(Rows { class, first: row, count: 1 }),
+            }
         }
+        all
     }
-    rows
+
+    /// A row to centre a box on, and what it shows. Forced: a class drawn uniformly among those of the case, then one
+    /// of its rows. Otherwise an annotated voxel, which a forced box falls back to as well.
+    pub fn draw(&self, rng: &mut impl rand::Rng, forced: bool) -> Option<(usize, Aim)> {
+        if forced && !self.classes.is_empty() {
+            let class = self.classes[rng.random_range(0..self.classes.len())];
+            let row = class.first + rng.random_range(0..class.count);
+            return Some((row, Aim::Foreground(class.class)));
+        }
+        let (first, count) = self.annotated?;
+        Some((first + rng.random_range(0..count), Aim::Annotated))
+    }
+}
+
+/// What a box was centred on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// On nothing: it lies anywhere.
+    Anywhere,
+    /// An annotated voxel, in a data set with an ignore label.
+    Annotated,
+    /// A voxel of this class (or region, counted from 1).
+    Foreground(usize),
 }
 
 /// First sample of a batch that must show foreground: `round(batch × (1 − fraction))`, half to even, and at most the

@@ -20,6 +20,8 @@ pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
         patch_shape: [usize; 3],
         batch_size: usize,
         masked_channels: Vec<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        previous_stage: Option<&'a str>,
         sampling: &'a artifact::recipe::Sampling,
         augmentation: &'a artifact::recipe::Augmentation,
     }
@@ -27,6 +29,7 @@ pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
         patch_shape: configuration.patch_shape,
         batch_size: configuration.batch_size,
         masked_channels: masked_channels(plan),
+        previous_stage: configuration.previous_stage.as_deref(),
         sampling: &plan.recipe.sampling,
         augmentation: &plan.recipe.augmentation,
     };

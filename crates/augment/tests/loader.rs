@@ -7,7 +7,7 @@ mod support;
 
 use artifact::case::OpenCase;
 use augment::spatial::mirror;
-use augment::{Draws, Elastic, Loader, Mode, Placement, SampledBatch};
+use augment::{Aim, Draws, Elastic, Loader, Mode, Placement, SampledBatch};
 use ndarray::{Array3, Array4, Axis, s};
 use opened::{cases, configuration};
 use support::{phantom, recipe, write_case};
@@ -59,7 +59,9 @@ fn forced_samples_show_their_class() {
     for index in 0..200 {
         let batch = loader.batch(index);
         for sample in 3..5 {
-            let class = loader.placement(index, sample).class.expect("forced");
+            let Aim::Foreground(class) = loader.placement(index, sample).aim else {
+                panic!("batch {index}, sample {sample} is forced")
+            };
             let class = i16::try_from(class).unwrap();
             let shown = batch.label.index_axis(Axis(0), sample).iter().any(|&c| c == class);
             assert!(shown, "batch {index}, sample {sample}: class {class} is not in the patch");
@@ -75,7 +77,7 @@ fn a_case_without_foreground_gives_a_box_anywhere() {
     let case = OpenCase::open(&folder.path().join("empty/case.toml")).unwrap();
     let configuration = configuration([4, 4, 4], 2, 1);
     let loader = Loader::new(vec![case], &configuration, &recipe(), Mode::Training, 0).unwrap();
-    assert!((0..50).all(|i| loader.placement(i, 1).class.is_none()));
+    assert!((0..50).all(|i| loader.placement(i, 1).aim == Aim::Anywhere));
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn a_batch_depends_on_seed_mode_and_index_alone() {
     let placements = |l: &Loader| (0..5).map(|s| l.placement(0, s)).collect::<Vec<Placement>>();
     let validation = loader(folder.path(), patch, Mode::Validation, 1);
     assert_ne!(placements(&training), placements(&validation));
-    assert_eq!(validation.draws(3, 2), Draws::none());
+    assert_eq!(validation.draws(0, 3, 2), Draws::none());
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn an_identity_map_gives_the_crop_in_every_frame() {
         let loader = loader(folder.path(), patch, Mode::Training, 0);
         let identity = Draws { scale: Some(1.0), ..Draws::none() };
         for case in 0..2 {
-            let placement = Placement { case, lower: [-3, 2, 0], class: None };
+            let placement = Placement { case, lower: [-3, 2, 0], aim: Aim::Anywhere };
             let (plain, plain_label) = loader.sample(&placement, &Draws::none());
             let (mapped, label) = loader.sample(&placement, &identity);
             assert_eq!(plain_label, label, "{patch:?}");
@@ -144,7 +146,8 @@ fn slices_share_one_transform_and_never_mix() {
         };
         let mut lower = [3; 3];
         lower[axis] = 7;
-        let (image, label) = loader.sample(&Placement { case: 0, lower, class: None }, &draws);
+        let (image, label) =
+            loader.sample(&Placement { case: 0, lower, aim: Aim::Anywhere }, &draws);
         let mut moved = false;
         for slice in 0..4 {
             let number = image.slice(s![0, .., .., ..]).index_axis_move(Axis(axis), slice);
@@ -172,7 +175,7 @@ fn slices_share_one_transform_and_never_mix() {
 fn mirroring_reverses_image_and_label() {
     let folder = tempdir().unwrap();
     let loader = loader(folder.path(), [7, 10, 8], Mode::Training, 0);
-    let placement = Placement { case: 0, lower: [1, 3, 2], class: None };
+    let placement = Placement { case: 0, lower: [1, 3, 2], aim: Aim::Anywhere };
     let (plain, plain_label) = loader.sample(&placement, &Draws::none());
     for flips in 1..8 {
         let mirrored = [flips & 1 == 1, flips & 2 == 2, flips & 4 == 4];
@@ -196,7 +199,7 @@ fn masked_channels_stay_zero_outside_the_mask() {
     let plain = loader(folder.path(), [14, 18, 12], Mode::Training, 0);
     let masked =
         loader(folder.path(), [14, 18, 12], Mode::Training, 0).with_masked_channels(&[true, false]);
-    let placement = Placement { case: 0, lower: [0; 3], class: None };
+    let placement = Placement { case: 0, lower: [0; 3], aim: Aim::Anywhere };
     let draws = Draws { gamma: Some(vec![1.4, 1.4]), ..Draws::none() };
     let ((a, label), (b, _)) =
         (plain.sample(&placement, &draws), masked.sample(&placement, &draws));

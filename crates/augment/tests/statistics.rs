@@ -8,7 +8,7 @@
 mod opened;
 mod support;
 
-use augment::{Draws, Elastic, Frame, Loader, Mode, Settings};
+use augment::{Aim, Draws, Elastic, Frame, Loader, Mode, Settings};
 use opened::{cases, configuration};
 use support::recipe;
 
@@ -50,8 +50,11 @@ fn two_sided(low: f64, high: f64) -> impl Fn(f64) -> f64 {
 
 fn draws(patch: [usize; 3], channels: usize) -> Vec<Draws> {
     let settings = Settings::new(&recipe().augmentation, patch);
-    let mut rng = stage::rng(1, &[2]);
-    (0..DRAWS).map(|_| Draws::draw(&mut rng, &settings, channels)).collect()
+    let draw = |n| {
+        let stream = |what| stage::rng(1, &[n, what as u64]);
+        Draws::draw(stream, &settings, channels, 0, &[0, 1, 2])
+    };
+    (0..DRAWS as u64).map(draw).collect()
 }
 
 #[test]
@@ -164,16 +167,19 @@ fn cases_boxes_and_classes_are_drawn_uniformly() {
             let placement = loader.placement(batch, sample);
             per_case[placement.case] += 1;
             // round(9 × 0.67) = 6 samples lie anywhere, the last three around a class.
-            assert_eq!(placement.class.is_some(), sample >= 6);
-            match placement.class {
-                Some(class) => per_class[class] += 1,
-                None if placement.case == 0 => {
+            assert_eq!(placement.aim != Aim::Anywhere, sample >= 6);
+            match placement.aim {
+                Aim::Foreground(class) => per_class[class] += 1,
+                Aim::Annotated => panic!("the data set has no ignore label"),
+                Aim::Anywhere if placement.case == 0 => {
                     assert!((0..=12).contains(&placement.lower[1]));
                     positions[usize::try_from(placement.lower[0]).unwrap()] += 1;
                 }
                 // 15 voxels and a patch of 16: it begins at −1 or 0.
-                None if placement.case == 1 => assert!((-1..=0).contains(&placement.lower[0])),
-                None => assert_eq!(placement.lower[1], -1),
+                Aim::Anywhere if placement.case == 1 => {
+                    assert!((-1..=0).contains(&placement.lower[0]))
+                }
+                Aim::Anywhere => assert_eq!(placement.lower[1], -1),
             }
         }
     }
@@ -196,7 +202,7 @@ fn samples_and_batches_have_independent_streams() {
     let configuration = configuration([1, 8, 8], 40, 1);
     let loader = Loader::new(cases, &configuration, &recipe(), Mode::Training, 0).unwrap();
     let draws: Vec<Vec<Draws>> =
-        (0..1000).map(|batch| (0..40).map(|s| loader.draws(batch, s)).collect()).collect();
+        (0..1000).map(|batch| (0..40).map(|s| loader.draws(0, batch, s)).collect()).collect();
     let rotated = |batch: usize, sample: usize| draws[batch][sample].angles.is_some();
     let count = |f: &dyn Fn(usize, usize) -> bool| {
         (0..999).flat_map(|b| (0..39).map(move |s| (b, s))).filter(|&(b, s)| f(b, s)).count()

@@ -15,8 +15,12 @@ pub struct Sampling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augmentation {
-    /// 3D patches whose largest edge exceeds the smallest this many times are augmented slice by slice.
+    /// 3D patches whose largest edge exceeds the edge across the slices more than this many times are augmented slice by
+    /// slice.
     pub slice_by_slice_above: f64,
+    /// Which axis the slices lie across.
+    #[serde(default)]
+    pub slice_by_slice_axis: SliceAxis,
     /// Spline order of the spatial transforms, images.
     pub image_order: u8,
     /// Spline order of the spatial transforms, one-hot labels.
@@ -95,6 +99,17 @@ pub struct Augmentation {
     pub previous_removal_label_probability: f64,
     /// Cascade: only components smaller than this fraction of the patch vanish.
     pub previous_removal_max_fraction: f64,
+}
+
+/// Which axis slices lie across.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SliceAxis {
+    /// The patch's shortest edge, the first of equals.
+    #[default]
+    Shortest,
+    /// Axis 0, the plan's coarsest.
+    First,
 }
 
 /// How a number is drawn from a range.
