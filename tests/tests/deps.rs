@@ -23,7 +23,7 @@ fn stages_depend_on_each_other_only_where_the_map_says_so() {
         ("augment", vec![]),
         ("net", vec![]),
         ("train", vec!["net", "augment"]),
-        ("infer", vec!["net", "preprocess"]),
+        ("infer", vec!["net", "preprocess", "postprocess"]),
         ("postprocess", vec![]),
     ]);
     for package in packages {

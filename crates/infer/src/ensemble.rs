@@ -1,11 +1,12 @@
 //! The models of one prediction: read, held against each other, in an order of their own.
 
+use crate::export::Decoding;
 use artifact::model::{Model, PLAN, WEIGHTS};
 use artifact::npz::Named;
 use artifact::plan::{Configuration, Plan};
 use artifact::recipe::Inference;
 use artifact::{Error, Record, Result, hash_file, npz};
-use net::sliding_window::Window;
+use net::sliding_window::{Activation, Window};
 use std::path::{Path, PathBuf};
 
 /// Models that are averaged: same plan, same configuration.
@@ -104,47 +105,82 @@ impl Ensemble {
         Ok(())
     }
 
+    /// The configuration whose preprocessed cases the models read.
+    pub fn cases(&self) -> &str {
+        self.configuration.cases_from.as_deref().unwrap_or(&self.name)
+    }
+
     /// How tiles are laid, by the plan and the command line.
     pub fn window(&self, step: Option<f64>, mirroring: bool) -> Window {
         let Inference { step: planned, gaussian_sigma, mirroring: mirror, averaged, .. } =
             self.plan.recipe.inference;
         let axes = &self.plan.recipe.augmentation.mirror_axes;
+        let patch = self.configuration.patch_shape;
         Window {
-            patch: self.configuration.patch_shape,
+            patch,
             step: step.unwrap_or(planned),
             gaussian_sigma,
             mirror_axes: if mirroring && mirror { axes.clone() } else { Vec::new() },
             averaged,
+            activation: Activation::of(&self.plan),
             tile_batch: 1,
+        }
+    }
+
+    /// What the outputs mean, and how they reach another grid.
+    pub fn decoding(&self) -> Decoding {
+        let plan = &self.plan;
+        // Checked with the plan: a region is written as the value of one of the labels.
+        let class = |value: i32| plan.labels.iter().position(|l| l.value == value).unwrap_or(0);
+        Decoding {
+            activation: Activation::of(plan),
+            averaged: plan.recipe.inference.averaged,
+            region_classes: plan.regions.iter().map(|r| class(r.value) as i16).collect(),
+            order: plan.recipe.inference.resample_order,
+            order_coarse_axis: plan.recipe.inference.resample_order_coarse_axis,
+            anisotropy_threshold: plan.recipe.preprocessing.anisotropy_threshold,
+        }
+    }
+
+    /// Cases preprocessed by `plan` are cases of these models too, and the outputs mean the same.
+    ///
+    /// # Errors
+    /// Says what differs.
+    pub fn fits(&self, plan: &Plan) -> std::result::Result<(), String> {
+        let mine = self.plan.preprocessing_hash(self.cases())?;
+        match plan.preprocessing_hash(self.cases())? == mine {
+            true => Ok(()),
+            false => Err(format!("preprocesses cases of {} in another way", self.cases())),
         }
     }
 }
 
-/// The network takes the plan's channels, gives its labels, and needs nothing that isn't there.
+/// The network takes the plan's channels (and the previous stage's classes) and gives its outputs.
 fn check_network(
     path: &Path,
     plan: &Plan,
     name: &str,
     configuration: &Configuration,
 ) -> Result<()> {
-    if let Some(previous) = &configuration.previous_stage {
-        return Err(Error::input(
-            path,
-            format!("configuration {name} takes the prediction of {previous} as input, which nnu-infer doesn't do"),
-        )
-        .hint("predict with a model of 3d_fullres, 3d_lowres or 2d"));
-    }
     let net = &configuration.network;
+    let (inputs, input) = match configuration.previous_stage {
+        None => (plan.channels.len(), "entry of channels"),
+        Some(_) => (
+            plan.channels.len() + plan.labels.len() - 1,
+            "entry of channels and per foreground class of the previous stage",
+        ),
+    };
+    let output = if plan.regions.is_empty() { "entry of labels" } else { "entry of regions" };
     let counts = [
-        ("input_channels", net.input_channels, plan.channels.len(), "channels"),
-        ("output_channels", net.output_channels, plan.labels.len(), "labels"),
+        ("input_channels", net.input_channels, inputs, input),
+        ("output_channels", net.output_channels, plan.outputs(), output),
     ];
     for (field, found, expected, what) in counts {
         if found != expected {
             return Err(Error::input(
                 path,
                 format!(
-                    "configurations.{name}.network.{field} = {found}, expected {expected}, one per entry of {what}"
+                    "configurations.{name}.network.{field} = {found}, expected {expected}, one per {what}"
                 ),
             ));
         }

@@ -1,18 +1,26 @@
-//! From class probabilities on the preprocessed grid to a label map on the image's own grid.
+//! From network outputs on the preprocessed grid to class indices or probabilities on another grid.
 //!
-//! Undoes preprocessing backwards: resample, put into the crop box, transpose. Classes are resampled one after the
-//! other and only the largest value so far is kept, so that memory at full resolution holds three volumes however many
-//! classes there are.
+//! Undoes preprocessing backwards: resample, put into the crop box, transpose. Outputs are resampled one after the
+//! other and only what decides so far is kept, so that memory at full resolution holds a few volumes however many
+//! outputs there are. Logits are resampled as logits; their softmax takes two passes over the outputs.
 
 use artifact::case::{Case, Original};
+use artifact::recipe::Averaged;
 use half::f16;
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, CowArray, Ix3, Slice, Zip};
+use net::sliding_window::Activation;
 use std::io::{self, Write};
 
-/// Orders of the interpolation, and when the coarse axis gets its own.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interpolation {
-    /// Spline order: 0 or 1.
+/// What a network's outputs mean, and how they reach another grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoding {
+    /// How outputs become probabilities.
+    pub activation: Activation,
+    /// What the maps hold: probabilities, or logits.
+    pub averaged: Averaged,
+    /// With regions: the class index that each shows as, in the order of the outputs; otherwise unused.
+    pub region_classes: Vec<i16>,
+    /// Spline order of the interpolation: 0 or 1.
     pub order: u8,
     /// The same along the coarse axis of an anisotropic case.
     pub order_coarse_axis: u8,
@@ -20,62 +28,159 @@ pub struct Interpolation {
     pub anisotropy_threshold: f64,
 }
 
-/// Told every class's probabilities in turn, in the crop box `[z, y, x]`, plan axes.
-pub type EachClass<'a> = dyn FnMut(usize, ArrayView3<'_, f32>) -> io::Result<()> + 'a;
+/// A grid over the crop box, plan axes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// Voxels (z, y, x).
+    pub shape: [usize; 3],
+    /// Spacing (z, y, x).
+    pub spacing_mm: [f64; 3],
+}
 
-/// Class indices `[z, y, x]` in image axes, from probabilities `[class, z, y, x]` in plan axes. The largest probability
-/// wins, of equals the first; outside the crop box is background.
-///
-/// # Errors
-/// Those of `each`.
-pub fn segment(
-    probabilities: ArrayView4<'_, f32>,
-    case: &Case,
-    interpolation: Interpolation,
-    each: &mut EachClass<'_>,
-) -> io::Result<Array3<u16>> {
-    let mut best: Array3<f32> = Array3::from_elem(case.original.cropped_shape(), f32::NEG_INFINITY);
-    let mut winner = Array3::<u16>::zeros(best.dim());
-    for (class, map) in probabilities.outer_iter().enumerate() {
-        let map = resampled(map, case, interpolation);
-        each(class, map.view())?;
-        let class = u16::try_from(class).expect("a plan's labels are at most 32768");
-        Zip::from(&mut best).and(&mut winner).and(&map).par_for_each(|best, winner, &p| {
-            if p > *best {
-                (*best, *winner) = (p, class);
+impl Grid {
+    /// The image's own grid within the crop box.
+    pub fn original(original: &Original) -> Self {
+        Self { shape: original.cropped_shape(), spacing_mm: original.transposed_spacing_mm() }
+    }
+
+    /// The grid of a preprocessed case.
+    pub fn of(case: &Case) -> Self {
+        Self { shape: case.case.shape, spacing_mm: case.case.spacing_mm }
+    }
+}
+
+/// Told every output's probabilities in turn, on the target grid, plan axes.
+pub type EachOutput<'a> = dyn FnMut(usize, ArrayView3<'_, f32>) -> io::Result<()> + 'a;
+
+/// Network outputs of one case.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs<'a> {
+    /// `[output, z, y, x]`, plan axes.
+    pub maps: ArrayView4<'a, f32>,
+    /// Where they lie.
+    pub spacing_mm: [f64; 3],
+    /// What they mean.
+    pub decoding: &'a Decoding,
+}
+
+impl Outputs<'_> {
+    /// Class indices `[z, y, x]` on a grid, plan axes.
+    pub fn classes(&self, grid: Grid) -> Array3<i16> {
+        let mut decision = Decision::new(grid.shape, self.decoding);
+        for (output, map) in self.maps.outer_iter().enumerate() {
+            decision.see(output, self.resampled(map, grid).view());
+        }
+        decision.classes
+    }
+
+    /// The same, and tells `each` the probabilities of every output.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn probabilities(&self, grid: Grid, each: &mut EachOutput<'_>) -> io::Result<Array3<i16>> {
+        let Decoding { averaged, activation, .. } = *self.decoding;
+        let mut decision = Decision::new(grid.shape, self.decoding);
+        if averaged == Averaged::Logits && activation == Activation::Softmax {
+            let mut sum = Array3::<f32>::zeros(grid.shape);
+            for (output, map) in self.maps.outer_iter().enumerate() {
+                let map = self.resampled(map, grid);
+                // Σ exp(logit − largest so far), corrected whenever a larger one comes.
+                Zip::from(&mut sum).and(&decision.best).and(&map).par_for_each(|sum, &best, &x| {
+                    *sum = if x > best {
+                        *sum * (best - x).exp() + 1.0
+                    } else {
+                        *sum + (x - best).exp()
+                    };
+                });
+                decision.see(output, map.view());
+            }
+            for (output, map) in self.maps.outer_iter().enumerate() {
+                let mut map = self.resampled(map, grid).into_owned();
+                Zip::from(&mut map).and(&decision.best).and(&sum).par_for_each(|x, best, sum| {
+                    *x = (*x - best).exp() / sum;
+                });
+                each(output, map.view())?;
+            }
+            return Ok(decision.classes);
+        }
+        for (output, map) in self.maps.outer_iter().enumerate() {
+            let mut map = self.resampled(map, grid);
+            decision.see(output, map.view());
+            if averaged == Averaged::Logits {
+                map.par_mapv_inplace(|x| 1.0 / (1.0 + (-x).exp()));
+            }
+            each(output, map.view())?;
+        }
+        Ok(decision.classes)
+    }
+
+    /// One output on a grid; the map itself where the shape is the same.
+    fn resampled<'a>(&self, map: ArrayView3<'a, f32>, grid: Grid) -> CowArray<'a, f32, Ix3> {
+        if map.shape() == grid.shape {
+            return map.into();
+        }
+        let d = self.decoding;
+        preprocess::resample::resample(
+            map,
+            self.spacing_mm,
+            grid.spacing_mm,
+            grid.shape,
+            d.order,
+            d.order_coarse_axis,
+            d.anisotropy_threshold,
+        )
+        .into()
+    }
+}
+
+/// Which class wins, from outputs that come one after the other: the largest, of equals the first; or the last region
+/// with more than one half.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    decoding: &'a Decoding,
+    /// Largest output so far; empty with regions.
+    best: Array3<f32>,
+    /// Class indices `[z, y, x]`.
+    pub classes: Array3<i16>,
+}
+
+impl<'a> Decision<'a> {
+    /// Nothing seen yet: background.
+    pub fn new(shape: [usize; 3], decoding: &'a Decoding) -> Self {
+        let regions = decoding.activation == Activation::Sigmoid;
+        let best = if regions { [0; 3] } else { shape };
+        let best = Array3::from_elem(best, f32::NEG_INFINITY);
+        Self { decoding, best, classes: Array3::zeros(shape) }
+    }
+
+    /// The next output: probabilities, or logits where the decoding says so.
+    pub fn see(&mut self, output: usize, map: ArrayView3<'_, f32>) {
+        let Decoding { activation, averaged, region_classes, .. } = self.decoding;
+        if *activation == Activation::Sigmoid {
+            // sigmoid(x) > ½ where x > 0.
+            let half = if *averaged == Averaged::Logits { 0.0 } else { 0.5 };
+            let class = region_classes[output];
+            Zip::from(&mut self.classes).and(map).par_for_each(|winner, &x| {
+                if x > half {
+                    *winner = class;
+                }
+            });
+            return;
+        }
+        let class = i16::try_from(output).expect("a plan's labels are at most 32768");
+        let (best, classes) = (&mut self.best, &mut self.classes);
+        Zip::from(best).and(classes).and(map).par_for_each(|best, winner, &x| {
+            if x > *best {
+                (*best, *winner) = (x, class);
             }
         });
     }
-    drop(best);
-    Ok(into_image(&winner, &case.original))
 }
 
-/// One class at the image's spacing; the map itself where the shape is the same.
-fn resampled<'a>(
-    map: ArrayView3<'a, f32>,
-    case: &Case,
-    interpolation: Interpolation,
-) -> CowArray<'a, f32, Ix3> {
-    let shape = case.original.cropped_shape();
-    if map.shape() == shape {
-        return map.into();
-    }
-    preprocess::resample::resample(
-        map,
-        case.case.spacing_mm,
-        case.original.transposed_spacing_mm(),
-        shape,
-        interpolation.order,
-        interpolation.order_coarse_axis,
-        interpolation.anisotropy_threshold,
-    )
-    .into()
-}
-
-/// Puts a crop (plan axes) into a volume of zeros in image axes.
-fn into_image(crop: &Array3<u16>, original: &Original) -> Array3<u16> {
+/// Puts class indices of the crop (plan axes) into a volume of background in image axes.
+pub fn into_image(crop: Array3<i16>, original: &Original) -> Array3<i16> {
     if crop.shape() == original.geometry.shape && original.transpose == [0, 1, 2] {
-        return crop.to_owned();
+        return crop;
     }
     let mut image = Array3::zeros(original.geometry.shape);
     let mut target = image.view_mut().permuted_axes(original.transpose);
@@ -83,7 +188,7 @@ fn into_image(crop: &Array3<u16>, original: &Original) -> Array3<u16> {
         let range = original.crop_lower[axis]..original.crop_upper[axis];
         target.slice_axis_inplace(Axis(axis), Slice::from(range));
     }
-    target.assign(crop);
+    target.assign(&crop);
     image
 }
 
@@ -154,8 +259,27 @@ mod tests {
         Case { case: info, original }
     }
 
-    const LINEAR: Interpolation =
-        Interpolation { order: 1, order_coarse_axis: 0, anisotropy_threshold: 3.0 };
+    fn decoding(averaged: Averaged, activation: Activation) -> Decoding {
+        Decoding {
+            activation,
+            averaged,
+            region_classes: vec![2, 1, 2],
+            order: 1,
+            order_coarse_axis: 0,
+            anisotropy_threshold: 3.0,
+        }
+    }
+
+    /// Every combination of what maps hold and how they become probabilities.
+    fn decodings() -> Vec<Decoding> {
+        let mut all = Vec::new();
+        for averaged in [Averaged::Probabilities, Averaged::Logits] {
+            for activation in [Activation::Softmax, Activation::Sigmoid] {
+                all.push(decoding(averaged, activation));
+            }
+        }
+        all
+    }
 
     fn maps(shape: [usize; 3]) -> Array4<f32> {
         let [z, y, x] = shape;
@@ -164,54 +288,109 @@ mod tests {
         })
     }
 
-    /// What the module promises, voxel by voxel: every class in full, then the largest.
-    fn expected(case: &Case, maps: &Array4<f32>) -> (Array3<u16>, Array4<f32>) {
+    /// What the module promises, voxel by voxel, in f64: every output in full, then classes and probabilities.
+    fn expected(case: &Case, outputs: Outputs<'_>) -> (Array3<i16>, Array4<f32>) {
         let o = &case.original;
-        let full = Array4::from_shape_fn((3, 5, 6, 7), |(k, z, y, x)| {
-            let image = [z, y, x];
-            let plan = o.transpose.map(|axis| image[axis]);
+        let grid = Grid::original(o);
+        let d = outputs.decoding;
+        let maps: Vec<_> =
+            outputs.maps.outer_iter().map(|m| outputs.resampled(m, grid).into_owned()).collect();
+        let softmax = d.activation == Activation::Softmax;
+        let mut full = Array4::zeros((3, 5, 6, 7));
+        let mut classes = Array3::zeros((5, 6, 7));
+        for ((z, y, x), class) in classes.indexed_iter_mut() {
+            let plan = o.transpose.map(|axis| [z, y, x][axis]);
+            let mut p = full.slice_mut(s![.., z, y, x]);
             if (0..3).any(|a| plan[a] < o.crop_lower[a] || plan[a] >= o.crop_upper[a]) {
-                return if k == 0 { 1.0 } else { 0.0 };
+                p[0] = if softmax { 1.0 } else { 0.0 };
+                continue;
             }
-            let map = resampled(maps.slice(s![k, .., .., ..]), case, LINEAR);
-            map[[0, 1, 2].map(|a| plan[a] - o.crop_lower[a])]
-        });
-        let classes = Array3::from_shape_fn((5, 6, 7), |(z, y, x)| {
-            let column = full.slice(s![.., z, y, x]);
-            (0..3u16)
-                .rev()
-                .max_by(|a, b| column[usize::from(*a)].total_cmp(&column[usize::from(*b)]))
-                .unwrap()
-        });
+            let at = [0, 1, 2].map(|a| plan[a] - o.crop_lower[a]);
+            let values: Vec<f64> = maps.iter().map(|m| f64::from(m[at])).collect();
+            let sum: f64 = values.iter().map(|v| v.exp()).sum();
+            for (k, &v) in values.iter().enumerate() {
+                let probability = match (d.averaged, softmax) {
+                    (Averaged::Probabilities, _) => v,
+                    (Averaged::Logits, true) => v.exp() / sum,
+                    (Averaged::Logits, false) => 1.0 / (1.0 + (-v).exp()),
+                };
+                p[k] = probability as f32;
+                if !softmax && probability > 0.5 {
+                    *class = d.region_classes[k];
+                }
+            }
+            if softmax {
+                let largest = |a: &usize, b: &usize| values[*a].total_cmp(&values[*b]);
+                *class = (0..3).rev().max_by(largest).unwrap() as i16;
+            }
+        }
         (classes, full)
     }
 
     #[test]
     fn classes_and_probabilities_return_to_the_images_axes() {
         for (shape, spacing) in [([6, 4, 4], [3.0, 1.0, 2.0]), ([3, 4, 2], [6.0, 1.0, 4.0])] {
-            let case = case(shape, spacing);
-            let maps = maps(shape);
-            let (classes, full) = expected(&case, &maps);
-            let mut bytes = Vec::new();
-            let found = segment(maps.view(), &case, LINEAR, &mut |class, map| {
-                let outside = if class == 0 { 1.0 } else { 0.0 };
-                write_f16(&mut bytes, map, &case.original, outside)
-            });
-            assert_eq!(found.unwrap(), classes);
-            let halves: Vec<u8> =
-                full.iter().flat_map(|p| f16::from_f32(*p).to_le_bytes()).collect();
-            assert!(bytes == halves, "f16 bytes differ");
-            assert!((0..3).all(|k| classes.iter().any(|c| *c == k)), "a class never wins");
+            for decoding in decodings() {
+                let case = case(shape, spacing);
+                let logits = decoding.averaged == Averaged::Logits;
+                let maps = maps(shape).mapv(|v| if logits { 9.0 * v - 4.0 } else { v });
+                let outputs =
+                    Outputs { maps: maps.view(), spacing_mm: spacing, decoding: &decoding };
+                let (classes, full) = expected(&case, outputs);
+                let grid = Grid::original(&case.original);
+                let softmax = decoding.activation == Activation::Softmax;
+                let mut bytes = Vec::new();
+                let found = outputs.probabilities(grid, &mut |output, map| {
+                    let outside = if softmax && output == 0 { 1.0 } else { 0.0 };
+                    write_f16(&mut bytes, map, &case.original, outside)
+                });
+                let found = into_image(found.unwrap(), &case.original);
+                assert_eq!(found, classes, "{decoding:?}");
+                assert_eq!(into_image(outputs.classes(grid), &case.original), classes);
+                for (half, p) in bytes.as_chunks::<2>().0.iter().zip(&full) {
+                    // One rounding to f16 (2⁻¹² below 1), a few to f32 in exp, sum and quotient.
+                    let half = f16::from_le_bytes(*half).to_f32();
+                    assert!((half - p).abs() <= 1.0 / 4096.0 + 1e-6, "{half}, {p}: {decoding:?}");
+                }
+                assert_eq!(bytes.len(), 2 * full.len());
+                let wins = |k| classes.iter().any(|c| *c == k);
+                assert!((0..3).all(wins), "a class never wins: {decoding:?}");
+            }
         }
+    }
+
+    #[test]
+    fn classes_on_another_grid_are_those_of_resampled_outputs() {
+        let decoding = decoding(Averaged::Logits, Activation::Softmax);
+        let maps = maps([6, 4, 4]);
+        let outputs =
+            Outputs { maps: maps.view(), spacing_mm: [3.0, 1.0, 2.0], decoding: &decoding };
+        let grid = Grid { shape: [9, 7, 5], spacing_mm: [2.0, 4.0 / 7.0, 1.6] };
+        let found = outputs.classes(grid);
+        let full: Vec<_> =
+            maps.outer_iter().map(|m| outputs.resampled(m, grid).into_owned()).collect();
+        for (at, class) in found.indexed_iter() {
+            let largest = full.iter().map(|m| m[at]).fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(full[*class as usize][at], largest, "{at:?}");
+        }
+        assert_eq!(found.dim(), (9, 7, 5));
     }
 
     #[test]
     fn of_equal_classes_the_first_wins_and_errors_pass_through() {
         let case = case([6, 4, 4], [3.0, 1.0, 2.0]);
         let even = Array4::from_elem((3, 6, 4, 4), 0.25);
-        let classes = segment(even.view(), &case, LINEAR, &mut |_, _| Ok(())).unwrap();
-        assert!(classes.iter().all(|c| *c == 0));
-        let full = segment(even.view(), &case, LINEAR, &mut |_, _| Err(io::Error::other("full")));
-        assert_eq!(full.unwrap_err().to_string(), "full");
+        let grid = Grid::original(&case.original);
+        for decoding in decodings() {
+            let outputs = Outputs { maps: even.view(), spacing_mm: [1.0; 3], decoding: &decoding };
+            let first = match (decoding.averaged, decoding.activation) {
+                // Above 0, so that every region shows; the last one on top.
+                (Averaged::Logits, Activation::Sigmoid) => 2,
+                _ => 0,
+            };
+            assert!(outputs.classes(grid).iter().all(|c| *c == first), "{decoding:?}");
+            let full = outputs.probabilities(grid, &mut |_, _| Err(io::Error::other("full")));
+            assert_eq!(full.unwrap_err().to_string(), "full");
+        }
     }
 }

@@ -4,12 +4,16 @@
 //! the case before, [`predict`] runs the sliding window of every model, [`export`] brings the probabilities back to the
 //! image's own grid. Models are read and compared by [`ensemble`]; [`units`] says which cases there are.
 
+mod average;
 pub mod ensemble;
 pub mod export;
+pub mod lineup;
+mod memory;
 mod predict;
 pub mod prepare;
+pub mod previous;
 mod run;
 pub mod units;
 
 pub use predict::{Predictor, Took};
-pub use run::{Input, Request, run};
+pub use run::{Input, Models, Request, run};

@@ -4,8 +4,10 @@ use artifact::case::Case;
 use artifact::model::Model;
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
+use artifact::previous::Previous;
+use artifact::selection::Selection;
 use clap::Parser;
-use infer::{Input, Request};
+use infer::{Input, Models, Request};
 use stage::{Common, Error, Io, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,8 +22,11 @@ use std::process::ExitCode;
 )]
 struct Args {
     /// Model folder that nnu-train wrote; several are averaged
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "selection")]
     model: Vec<PathBuf>,
+    /// selection.toml that nnu-postprocess select wrote: predicts with all models that it names and does what follows
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "cases"])]
+    selection: Option<PathBuf>,
     /// Image of one case: one file per channel in the plan's order, or one 4D file
     #[arg(long, value_name = "FILE", required_unless_present_any = ["images", "cases"], conflicts_with_all = ["images", "cases"])]
     image: Vec<PathBuf>,
@@ -40,6 +45,15 @@ struct Args {
     /// Only the cases that the model was validated on
     #[arg(long, requires = "cases", conflicts_with_all = ["image", "images"])]
     validation: bool,
+    /// Folder with predictions of the previous stage, CASE/previous.toml or label maps; may be repeated
+    #[arg(long, value_name = "DIR", requires = "model")]
+    previous: Vec<PathBuf>,
+    /// Model folder of the previous stage; may be repeated [default: all fold_K beside the model's configuration]
+    #[arg(long, value_name = "DIR", requires = "model", conflicts_with = "previous")]
+    previous_model: Vec<PathBuf>,
+    /// Preprocessed cases of the configuration that reads these predictions: writes CASE/previous.toml for them too
+    #[arg(long, value_name = "DIR", requires = "model")]
+    next_stage: Option<PathBuf>,
     /// Distance of neighbouring tiles as a fraction of the patch [default: the plan's]
     #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     step: Option<f64>,
@@ -77,10 +91,15 @@ fn fraction(text: &str) -> std::result::Result<f64, String> {
 const IO: &[Io] = &[
     Io::reads::<Model>("--model"),
     Io::reads::<Plan>("--model"),
+    Io::reads::<Selection>("--selection"),
     Io::foreign("reads", "--image", "NIfTI"),
     Io::foreign("reads", "--images", "NIfTI"),
     Io::reads::<Case>("--cases"),
+    Io::reads::<Previous>("--previous"),
+    Io::reads::<Model>("--previous-model"),
+    Io::reads::<Case>("--next-stage"),
     Io::writes::<Prediction>("--out"),
+    Io::writes::<Previous>("--out"),
 ];
 
 fn main() -> ExitCode {
@@ -103,8 +122,17 @@ fn request(args: &Args) -> Result<Request> {
     } else {
         Input::Files { files: args.image.clone(), id: args.id.clone() }
     };
+    let models = match args.selection.clone() {
+        Some(path) => Models::Selection(path),
+        None => Models::Folders {
+            models: args.model.clone(),
+            previous: args.previous.clone(),
+            previous_models: args.previous_model.clone(),
+            next_stage: args.next_stage.clone(),
+        },
+    };
     Ok(Request {
-        models: args.model.clone(),
+        models,
         input,
         step: args.step,
         mirroring: !args.no_mirroring,

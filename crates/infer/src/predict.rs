@@ -1,31 +1,45 @@
 //! One case through all models, back to its own grid, onto the disk.
 
-use crate::ensemble::{Ensemble, Member};
-use crate::export::{Interpolation, segment, write_f16};
+use crate::average::Average;
+use crate::ensemble::Member;
+use crate::export::{Decision, Decoding, Grid, Outputs, into_image, write_f16};
+use crate::lineup::{Lineup, Previous, Stage};
+use crate::memory;
 use crate::prepare::Prepared;
+use crate::previous::with_one_hot;
 use artifact::case::Case;
 use artifact::prediction::{PROBABILITIES, Prediction, PredictionInfo};
-use artifact::{Commit, Provenance, nifti, npy};
+use artifact::recipe::Averaged;
+use artifact::{Commit, nifti, npy};
 use half::f16;
-use ndarray::{Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut5};
-use net::sliding_window::{Accumulator, Window, views};
+use ndarray::{Array3, Array4, ArrayView5, ArrayViewMut5};
+use net::sliding_window::{Accumulator, Activation, Window, views};
 use net::{Device, UNet};
+use postprocess::largest;
 use stage::{Error, Result, Run};
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Models, ready to predict.
 #[derive(Debug)]
 pub struct Predictor {
-    ensemble: Ensemble,
-    window: Window,
+    lineup: Lineup,
     probabilities: bool,
+    device: Device,
+    loaded: Option<Loaded>,
+}
+
+/// The network in memory, and whose weights it holds.
+#[derive(Debug)]
+struct Loaded {
+    stage: usize,
+    member: usize,
     net: UNet,
-    /// Whose weights the network holds.
-    loaded: Option<usize>,
 }
 
 /// How long the parts of a case took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Took {
     /// All tiles and views of all models.
     pub network: Duration,
@@ -34,83 +48,159 @@ pub struct Took {
 }
 
 impl Predictor {
-    /// A network of the models' shape; tries every model's weights.
+    /// Tries every model's weights.
     ///
     /// # Errors
     /// If weights don't fit the plan's network.
-    pub fn new(
-        ensemble: Ensemble,
-        window: Window,
-        probabilities: bool,
-        device: &Device,
-    ) -> Result<Self> {
-        let net = UNet::new(&ensemble.configuration.network, device)
-            .map_err(|e| Error::input(e.to_string()))?;
-        let mut predictor = Self { ensemble, window, probabilities, net, loaded: None };
-        for member in 0..predictor.ensemble.members.len() {
-            predictor.load(member)?;
+    pub fn new(lineup: Lineup, probabilities: bool, device: Device) -> Result<Self> {
+        let mut predictor = Self { lineup, probabilities, device, loaded: None };
+        for stage in 0..predictor.lineup.stages.len() {
+            for member in 0..predictor.lineup.stages[stage].ensemble.members.len() {
+                predictor.load(stage, member)?;
+            }
         }
         Ok(predictor)
     }
 
-    fn load(&mut self, member: usize) -> Result<()> {
-        if self.loaded == Some(member) {
-            return Ok(());
-        }
-        let Member { weights, parameters, .. } = &self.ensemble.members[member];
-        self.net.set_parameters(parameters).map_err(|e| {
-            Error::input(format!("{}: {e}", weights.display()))
-                .hint("weights and plan.toml of a model belong together; train this fold again")
-        })?;
-        self.loaded = Some(member);
-        Ok(())
+    /// The network of a stage with a member's weights. Only one network is in memory at a time.
+    fn load(&mut self, stage: usize, member: usize) -> Result<&mut UNet> {
+        let ensemble = &self.lineup.stages[stage].ensemble;
+        let loaded = match self.loaded.take().filter(|l| l.stage == stage) {
+            Some(loaded) if loaded.member == member => loaded,
+            other => {
+                let mut net = match other {
+                    Some(loaded) => loaded.net,
+                    None => UNet::new(&ensemble.configuration.network, &self.device)
+                        .map_err(|e| Error::input(e.to_string()))?,
+                };
+                let Member { weights, parameters, .. } = &ensemble.members[member];
+                net.set_parameters(parameters).map_err(|e| {
+                    Error::input(format!("{}: {e}", weights.display())).hint(
+                        "weights and plan.toml of a model belong together; train this fold again",
+                    )
+                })?;
+                Loaded { stage, member, net }
+            }
+        };
+        Ok(&mut self.loaded.insert(loaded).net)
     }
 
     /// Predicts a case and writes its record with label map and, if asked for, probabilities.
     ///
     /// # Errors
     /// If a signal asked to stop, the network gives no numbers, or something can't be written.
-    pub fn predict(&mut self, run: &Run, id: &str, prepared: Prepared) -> Result<Took> {
-        let shape = prepared.case.case.shape;
-        let bytes = self.memory_bytes(&prepared.case)?;
-        let count = self.ensemble.members.len() * views(shape, &self.window);
-        run.info(format!(
-            "{id}: {} × {} × {} voxels, {count} patches, about {} MB of memory",
-            shape[0],
-            shape[1],
-            shape[2],
-            bytes.div_ceil(1_000_000)
-        ));
-        let begun = Instant::now();
+    pub fn predict(&mut self, run: &Run, id: &str, mut prepared: Prepared) -> Result<Took> {
+        self.announce(run, id, &prepared)?;
+        let mut took = Took::default();
         // A place that can't be written to is better found before the network runs.
-        let commit = Commit::begin(&prepared.record)?;
-        let maps = self.probabilities_of(run, id, prepared.image(), count)?;
-        let network = begun.elapsed();
-        let begun = Instant::now();
-        let Prepared { record, provenance, case, .. } = prepared;
-        self.write(commit, &provenance, id, &case, maps.view())?;
+        let mut commit = Some(Commit::begin(&prepared.record)?);
+        let folder = prepared.record.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut average = Average::default();
+        let mut left = self.lineup.counting();
+        // By the stage that reads them.
+        let mut classes: Vec<Option<Array3<i16>>> = vec![None; self.lineup.stages.len()];
+        for at in 0..self.lineup.stages.len() {
+            let given = match self.lineup.stages[at].previous {
+                Previous::None => None,
+                Previous::Given => prepared.previous.take(),
+                Previous::Stage(_) => classes[at].take(),
+            };
+            let begun = Instant::now();
+            let maps = self.maps(run, id, at, &prepared, given)?;
+            took.network += begun.elapsed();
+            let begun = Instant::now();
+            let Stage { ensemble, decoding, counts, .. } = &self.lineup.stages[at];
+            let case = &prepared.grid(ensemble.cases()).case;
+            let outputs = Outputs { maps: maps.view(), spacing_mm: case.case.spacing_mm, decoding };
+            for (reader, stage) in self.lineup.stages.iter().enumerate() {
+                if stage.previous == Previous::Stage(at) {
+                    let grid = Grid::of(&prepared.grid(stage.ensemble.cases()).case);
+                    classes[reader] = Some(outputs.classes(grid));
+                }
+            }
+            if let Some(target) = &prepared.next {
+                let folds = ensemble.members.iter().map(|m| m.fold).collect();
+                target.write(&ensemble.name, folds, outputs.classes(target.grid()).view())?;
+            }
+            left -= usize::from(*counts);
+            match (counts, left, &mut commit) {
+                (true, 0, commit @ Some(_)) => {
+                    if let Some(commit) = commit.take() {
+                        self.write(commit, &prepared, id, case, outputs, &mut average)?;
+                    }
+                }
+                (true, ..) => {
+                    average.add(outputs, Grid::original(&case.original), &folder).map_err(|e| {
+                        Error::failed(format!(
+                            "cannot write a temporary file in {}: {e}",
+                            folder.display()
+                        ))
+                    })?;
+                }
+                _ => {}
+            }
+            took.export += begun.elapsed();
+        }
         if !self.probabilities {
             // An earlier call's: it isn't this record's any more.
-            let _ = std::fs::remove_file(record.with_file_name(PROBABILITIES));
+            let _ = std::fs::remove_file(prepared.record.with_file_name(PROBABILITIES));
         }
-        Ok(Took { network, export: begun.elapsed() })
+        Ok(took)
     }
 
-    /// `[class, z, y, x]` on the preprocessed grid.
-    fn probabilities_of(
+    fn announce(&self, run: &Run, id: &str, prepared: &Prepared) -> Result<()> {
+        let last = self.lineup.stages.last().map(|s| s.ensemble.cases()).unwrap_or_default();
+        let [z, y, x] = prepared.grid(last).case.case.shape;
+        let count: usize = self
+            .lineup
+            .stages
+            .iter()
+            .map(|stage| {
+                let case = &prepared.grid(stage.ensemble.cases()).case;
+                stage.ensemble.members.len() * views(case.case.shape, &window(stage, case))
+            })
+            .sum();
+        let bytes = memory::bytes(&self.lineup, prepared, self.probabilities)?;
+        run.info(format!(
+            "{id}: {z} × {y} × {x} voxels, {count} patches, about {} MB of memory",
+            bytes.div_ceil(1_000_000)
+        ));
+        Ok(())
+    }
+
+    /// What the models of a stage give on the preprocessed grid, averaged: `[output, z, y, x]`.
+    fn maps(
         &mut self,
         run: &Run,
         id: &str,
-        image: ArrayView4<'_, f32>,
-        count: usize,
+        at: usize,
+        prepared: &Prepared,
+        previous: Option<Array3<i16>>,
     ) -> Result<Array4<f32>> {
-        let progress = run.progress(&format!("{id}: patches"), count);
-        let (_, z, y, x) = image.dim();
-        let classes = self.ensemble.configuration.network.output_channels;
-        let mut sums = Accumulator::new([z, y, x], classes, &self.window);
-        for member in 0..self.ensemble.members.len() {
-            self.load(member)?;
-            let net = &mut self.net;
+        let stage = &self.lineup.stages[at];
+        let grid = prepared.grid(stage.ensemble.cases());
+        let classes = self.lineup.plan.labels.len();
+        let own;
+        let image = match previous {
+            None => grid.image(),
+            Some(map) => {
+                own = with_one_hot(grid.image(), map.view(), classes);
+                own.view()
+            }
+        };
+        let window = window(stage, &grid.case);
+        let (members, outputs) =
+            (stage.ensemble.members.len(), stage.ensemble.configuration.network.output_channels);
+        let several = self.lineup.stages.len() > 1;
+        let name = if several {
+            format!("{id}: {} patches", stage.ensemble.name)
+        } else {
+            format!("{id}: patches")
+        };
+        let progress = run.progress(&name, members * views(grid.case.case.shape, &window));
+        let mut sums = Accumulator::new(grid.case.case.shape, outputs, &window);
+        for member in 0..members {
+            let net = self.load(at, member)?;
             let mut forward = |x: ArrayView5<'_, f32>, out: ArrayViewMut5<'_, f32>| {
                 net.forward_into(x, out).map_err(|e| Error::failed(e.to_string()))
             };
@@ -119,61 +209,63 @@ impl Predictor {
                 run.check_stop()
             })?;
         }
-        let maps = sums.finish();
-        match maps.iter().all(|p| p.is_finite()) {
-            true => Ok(maps),
-            false => Err(Error::failed("the network's output holds NaN or infinity").hint(
-                "look at this case's intensities and at the training's history for a diverged loss",
-            )),
-        }
+        finite(sums.means())
     }
 
     fn write(
         &self,
         mut commit: Commit,
-        provenance: &Provenance,
+        prepared: &Prepared,
         id: &str,
         case: &Case,
-        maps: ArrayView4<'_, f32>,
+        outputs: Outputs<'_>,
+        average: &mut Average,
     ) -> Result<()> {
-        let plan = &self.ensemble.plan;
-        let interpolation = Interpolation {
-            order: plan.recipe.inference.resample_order,
-            order_coarse_axis: plan.recipe.inference.resample_order_coarse_axis,
-            anisotropy_threshold: plan.recipe.preprocessing.anisotropy_threshold,
-        };
-        let geometry = &case.original.geometry;
+        let plan = &self.lineup.plan;
+        let original = &case.original;
         let mut classes = Array3::zeros((0, 0, 0));
         if self.probabilities {
-            let [z, y, x] = geometry.shape;
+            let [z, y, x] = original.geometry.shape;
+            let count = outputs.maps.dim().0;
+            let background = outputs.decoding.activation == Activation::Softmax;
             commit.stream(PROBABILITIES, |out| {
-                out.write_all(&npy::encode_header::<f16>(&[maps.dim().0, z, y, x]))?;
-                classes = segment(maps, case, interpolation, &mut |class, map| {
-                    // Nothing was seen outside the crop box: background.
-                    let outside = if class == 0 { 1.0 } else { 0.0 };
-                    write_f16(out, map, &case.original, outside)
-                })?;
+                out.write_all(&npy::encode_header::<f16>(&[count, z, y, x]))?;
+                classes = decide(
+                    outputs,
+                    case,
+                    average,
+                    Some(&mut |output, map| {
+                        // Nothing was seen outside the crop box: background, and in no region.
+                        let outside = if background && output == 0 { 1.0 } else { 0.0 };
+                        write_f16(out, map, original, outside)
+                    }),
+                )?;
                 Ok(())
             })?;
         } else {
-            classes = segment(maps, case, interpolation, &mut |_, _| Ok(()))
-                .map_err(|e| Error::failed(e.to_string()))?;
+            classes =
+                decide(outputs, case, average, None).map_err(|e| Error::failed(e.to_string()))?;
+        }
+        let mut classes = into_image(classes, original);
+        if let Some(rules) = &self.lineup.postprocessing {
+            largest::apply(rules, &mut classes);
         }
         let mut class_voxels = vec![0u64; plan.labels.len()];
-        for &class in &classes {
-            class_voxels[usize::from(class)] += 1;
-        }
         let values: Vec<i32> = plan.labels.iter().map(|l| l.value).collect();
-        // A plan's label values are at most 32767.
-        let labels = classes.mapv_into(|c| u16::try_from(values[usize::from(c)]).unwrap_or(0));
+        let labels = classes.map(|class| {
+            // Class indices are positions in the labels, whose values are at most 32767.
+            let class = usize::from(class.unsigned_abs());
+            class_voxels[class] += 1;
+            u16::try_from(values[class]).unwrap_or(0)
+        });
         let gzip = plan.dataset.file_ending != ".nii";
         let name = if gzip { "segmentation.nii.gz" } else { "segmentation.nii" };
-        commit.bytes(name, &nifti::encode_labels(labels.view(), geometry, gzip)?)?;
+        commit.bytes(name, &nifti::encode_labels(labels.view(), &original.geometry, gzip)?)?;
         let info = PredictionInfo {
             case: id.into(),
             segmentation: name.into(),
-            shape: geometry.shape,
-            spacing_mm: geometry.spacing_mm,
+            shape: original.geometry.shape,
+            spacing_mm: original.geometry.spacing_mm,
             class_voxels,
         };
         let body = Prediction {
@@ -181,26 +273,51 @@ impl Predictor {
             labels: plan.labels.clone(),
             regions: plan.regions.clone(),
         };
-        Ok(commit.finish(provenance, &body)?)
+        Ok(commit.finish(&prepared.provenance, &body)?)
     }
+}
 
-    /// What a case takes at its peak, the next case left out: the larger of network and export, which follow each other.
-    fn memory_bytes(&self, case: &Case) -> Result<u64> {
-        let spec = &self.ensemble.configuration.network;
-        let net = UNet::memory_bytes(spec, self.window.tile_batch, self.window.patch, false)
-            .map_err(|e| Error::input(e.to_string()))?;
-        let volume = |shape: [usize; 3]| shape.iter().product::<usize>() as u64;
-        let weights =
-            |m: &Member| m.parameters.iter().map(|(_, a)| 4 * a.len() as u64).sum::<u64>();
-        let [seen, crop] = [case.case.shape, case.original.cropped_shape()].map(volume);
-        let image = volume(case.original.geometry.shape);
-        let (channels, classes) = (spec.input_channels as u64, spec.output_channels as u64);
-        let held = net
-            + self.ensemble.members.iter().map(weights).sum::<u64>()
-            + 4 * seen * (channels + classes);
-        // Weights of the voxels and patches; or the best value, its class and one class's map in f64 and f32.
-        let patch = 4 * volume(self.window.patch) * (1 + channels + classes);
-        let resampled = if case.case.shape == case.original.cropped_shape() { 0 } else { 12 };
-        Ok(held + (4 * seen + patch).max(crop * (6 + resampled) + 4 * image))
+/// The stage's tiling for this image: some axes of the body may be forbidden to mirror.
+pub(crate) fn window(stage: &Stage, case: &Case) -> Window {
+    let never = &stage.ensemble.plan.recipe.augmentation.never_mirror;
+    let mirror_axes = case.original.mirror_axes(&stage.window.mirror_axes, never);
+    Window { mirror_axes, ..stage.window.clone() }
+}
+
+fn finite(maps: Array4<f32>) -> Result<Array4<f32>> {
+    match maps.iter().all(|p| p.is_finite()) {
+        true => Ok(maps),
+        false => Err(Error::failed("the network's output holds NaN or infinity").hint(
+            "look at this case's intensities and at the training's history for a diverged loss",
+        )),
     }
+}
+
+/// Class indices in the crop box at the image's spacing, from the last configuration's outputs and the earlier ones'
+/// probabilities; `each` is told every output's probabilities.
+fn decide(
+    outputs: Outputs<'_>,
+    case: &Case,
+    average: &mut Average,
+    each: Option<&mut crate::export::EachOutput<'_>>,
+) -> io::Result<Array3<i16>> {
+    let grid = Grid::original(&case.original);
+    if average.is_empty() {
+        return match each {
+            None => Ok(outputs.classes(grid)),
+            Some(each) => outputs.probabilities(grid, each),
+        };
+    }
+    let decoding = Decoding { averaged: Averaged::Probabilities, ..outputs.decoding.clone() };
+    let mut decision = Decision::new(grid.shape, &decoding);
+    let mut each = each;
+    outputs.probabilities(grid, &mut |output, map| {
+        let mean = average.mean(output, map)?;
+        decision.see(output, mean.view());
+        match &mut each {
+            Some(each) => each(output, mean.view()),
+            None => Ok(()),
+        }
+    })?;
+    Ok(decision.classes)
 }

@@ -1,13 +1,14 @@
-//! From a unit of work to what the network reads; runs on a thread of its own while the network is at the case before.
+//! From a unit of work to what the networks read; runs on a thread of its own while the network is at the case before.
 
+use crate::previous::{Given, NextStage, Target};
 use crate::units::{Source, Unit};
 use artifact::case::{Case, IMAGE, OpenCase};
 use artifact::dataset::Stack;
 use artifact::nifti::{self, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
-use artifact::{Provenance, hash_bytes, hash_file, up_to_date};
-use ndarray::{Array4, ArrayView4};
+use artifact::{Provenance, hash_bytes, hash_file, previous, up_to_date};
+use ndarray::{Array3, Array4, ArrayView4};
 use stage::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,8 +18,12 @@ use std::time::{Duration, Instant};
 pub struct Job {
     /// The models' plan.
     pub plan: Plan,
-    /// Their configuration.
-    pub configuration: String,
+    /// Configurations whose preprocessed cases the networks read.
+    pub configurations: Vec<String>,
+    /// Predictions of a first stage, where the networks read them from the disk.
+    pub given: Option<Given>,
+    /// Where predictions go for a configuration that reads them.
+    pub next: Option<NextStage>,
     /// Folder of the predictions.
     pub out: PathBuf,
     /// Models and options; each case adds its image.
@@ -27,20 +32,31 @@ pub struct Job {
     pub force: bool,
 }
 
-/// A case that the network can read.
+/// A case that the networks can read.
 #[derive(Debug)]
 pub struct Prepared {
     /// The record to write: `OUT/CASE/prediction.toml`.
     pub record: PathBuf,
     /// Of the prediction.
     pub provenance: Provenance,
-    /// How to get back to the original grid.
-    pub case: Case,
-    image: Image,
+    /// One per configuration.
+    grids: Vec<Grid>,
+    /// Class indices of the first stage, where they were given.
+    pub previous: Option<Array3<i16>>,
+    /// Where the prediction also goes.
+    pub next: Option<Target>,
     /// Reading and hashing.
     pub read: Duration,
     /// Preprocessing; zero for cases that were preprocessed before.
     pub preprocess: Duration,
+}
+
+/// The case as one configuration reads it.
+#[derive(Debug)]
+pub struct Grid {
+    /// How to get back to the original grid.
+    pub case: Case,
+    image: Image,
 }
 
 #[derive(Debug)]
@@ -49,13 +65,30 @@ enum Image {
     Made(Array4<f32>),
 }
 
-impl Prepared {
+impl Grid {
     /// `[channel, z, y, x]`.
     pub fn image(&self) -> ArrayView4<'_, f32> {
         match &self.image {
             Image::Mapped(case) => case.image(),
             Image::Made(image) => image.view(),
         }
+    }
+}
+
+impl Prepared {
+    /// The case as preprocessed for a configuration.
+    ///
+    /// # Panics
+    /// If the job didn't name this configuration.
+    pub fn grid(&self, configuration: &str) -> &Grid {
+        let mut grids = self.grids.iter();
+        let grid = grids.find(|g| g.case.case.configuration == configuration);
+        grid.expect("the job names every configuration that a network reads")
+    }
+
+    /// All grids.
+    pub fn grids(&self) -> &[Grid] {
+        &self.grids
     }
 }
 
@@ -92,21 +125,62 @@ impl Job {
             }
             stored.push(contents);
         }
-        if self.is_done(unit, &provenance) {
+        let given = self.find_given(unit, &mut provenance)?;
+        // With a next stage its record may be missing still, which only the preprocessed case can tell.
+        if self.next.is_none() && self.is_done(unit, &provenance) {
             return Ok(None);
         }
-        let volume = self.stack(files, stored)?;
+        let mut volume = Some(self.stack(files, stored)?);
         let read = begun.elapsed();
         let begun = Instant::now();
-        let made = preprocess::preprocess(&unit.id, volume, None, &self.plan, &self.configuration)?;
-        Ok(Some(Prepared {
-            record: self.record(unit),
-            provenance,
-            case: made.case,
-            image: Image::Made(made.image),
-            read,
-            preprocess: begun.elapsed(),
-        }))
+        let mut grids = Vec::new();
+        for (i, name) in self.configurations.iter().enumerate() {
+            let last = i + 1 == self.configurations.len();
+            let image = if last { volume.take() } else { volume.clone() };
+            let image = image.ok_or_else(|| Error::failed("no configuration to preprocess for"))?;
+            let made = preprocess::preprocess(&unit.id, image, None, &self.plan, name)?;
+            grids.push(Grid { case: made.case, image: Image::Made(made.image) });
+        }
+        self.finish(unit, provenance, grids, given, read, begun)
+    }
+
+    /// Adds what a first stage predicted, and where the prediction goes beside its record.
+    fn finish(
+        &self,
+        unit: &Unit,
+        provenance: Provenance,
+        grids: Vec<Grid>,
+        given: Option<PathBuf>,
+        read: Duration,
+        begun: Instant,
+    ) -> Result<Option<Prepared>> {
+        let case = &grids[0].case;
+        let next = match &self.next {
+            None => None,
+            Some(next) => Some(next.target(&unit.id, case, &self.plan, &self.out, &provenance)?),
+        };
+        if let Some(target) = &next {
+            let key = target.provenance.key::<previous::Previous>();
+            let written = !self.force && up_to_date::<previous::Previous>(&target.record, &key);
+            if written && self.is_done(unit, &provenance) {
+                return Ok(None);
+            }
+        }
+        let previous = match (&self.given, given) {
+            (Some(from), Some(path)) => Some(from.read(&path, case, &self.plan)?),
+            _ => None,
+        };
+        let preprocess = begun.elapsed();
+        let record = self.record(unit);
+        Ok(Some(Prepared { record, provenance, grids, previous, next, read, preprocess }))
+    }
+
+    /// The first stage's prediction of a unit; its hash is one of the inputs.
+    fn find_given(&self, unit: &Unit, provenance: &mut Provenance) -> Result<Option<PathBuf>> {
+        let Some(given) = &self.given else { return Ok(None) };
+        let path = given.find(&unit.id)?;
+        *provenance = provenance.clone().input("previous", hash_file(&path)?);
+        Ok(Some(path))
     }
 
     /// The files' contents as one image with the plan's channels.
@@ -133,19 +207,15 @@ impl Job {
         let image = path.with_file_name(IMAGE);
         let hash = case.record.header.files.get(IMAGE).filter(|h| !h.is_empty()).cloned();
         let hash = hash.map_or_else(|| hash_file(&image), Ok)?;
-        let provenance =
+        let mut provenance =
             self.provenance.clone().input("case", hash_file(path)?).input("image", hash);
-        if self.is_done(unit, &provenance) {
+        let given = self.find_given(unit, &mut provenance)?;
+        if self.next.is_none() && self.is_done(unit, &provenance) {
             return Ok(None);
         }
-        Ok(Some(Prepared {
-            record: self.record(unit),
-            provenance,
-            case: case.record.body.clone(),
-            image: Image::Mapped(Box::new(case)),
-            read: begun.elapsed(),
-            preprocess: Duration::ZERO,
-        }))
+        let grid = Grid { case: case.record.body.clone(), image: Image::Mapped(Box::new(case)) };
+        let read = begun.elapsed();
+        self.finish(unit, provenance, vec![grid], given, read, Instant::now())
     }
 
     /// The case was made for this configuration of this plan.
@@ -155,10 +225,12 @@ impl Job {
             let hint = "preprocess this case with the plan.toml in the model's folder";
             Err(artifact::Error::input(path, message).hint(hint).into())
         };
-        if info.configuration != self.configuration {
+        // Preprocessed cases are of one configuration, and so is what reads them.
+        let configuration = &self.configurations[0];
+        if info.configuration != *configuration {
             return wrong(format!(
-                "case.configuration = \"{}\", but the model's is \"{}\"",
-                info.configuration, self.configuration
+                "case.configuration = \"{}\", but the model's is \"{configuration}\"",
+                info.configuration
             ));
         }
         let counts = [
@@ -172,7 +244,7 @@ impl Job {
                 ));
             }
         }
-        let rules = self.plan.preprocessing_hash(&self.configuration).map_err(Error::input)?;
+        let rules = self.plan.preprocessing_hash(configuration).map_err(Error::input)?;
         let made_by = case.record.provenance.inputs.iter().find(|i| i.name == "plan");
         match made_by.filter(|plan| plan.hash != rules) {
             None => Ok(()),

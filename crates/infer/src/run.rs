@@ -1,9 +1,11 @@
 //! All cases of a call: a failed one is named and doesn't stop the others.
 
-use crate::ensemble::Ensemble;
+use crate::lineup::{FirstStage, Lineup, Previous, Tiling};
 use crate::predict::{Predictor, Took};
 use crate::prepare::{Job, Next, Prepared, prefetch};
+use crate::previous::{Given, NextStage};
 use crate::units::{self, Unit};
+use artifact::{Provenance, hash_bytes};
 use net::Device;
 use stage::{Error, Exit, Result, Run};
 use std::path::PathBuf;
@@ -12,8 +14,8 @@ use std::time::Duration;
 /// What the command line asks for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Folders that `nnu-train` wrote.
-    pub models: Vec<PathBuf>,
+    /// What predicts.
+    pub models: Models,
     /// What to predict.
     pub input: Input,
     /// Replaces the plan's `inference.step`.
@@ -26,6 +28,24 @@ pub struct Request {
     pub device: String,
     /// Folder of the predictions.
     pub out: PathBuf,
+}
+
+/// What predicts.
+#[derive(Debug, Clone)]
+pub enum Models {
+    /// Models of one configuration.
+    Folders {
+        /// Folders that `nnu-train` wrote.
+        models: Vec<PathBuf>,
+        /// Folders with predictions of the configuration's previous stage.
+        previous: Vec<PathBuf>,
+        /// Models of the previous stage.
+        previous_models: Vec<PathBuf>,
+        /// Folder of preprocessed cases of the configuration that reads these predictions.
+        next_stage: Option<PathBuf>,
+    },
+    /// What `selection.toml` says.
+    Selection(PathBuf),
 }
 
 /// What to predict.
@@ -64,37 +84,88 @@ pub enum Input {
 pub fn run(request: &Request, run: &Run) -> Result<()> {
     let device = Device::open(&request.device).map_err(|e| Error::usage(e.to_string()))?;
     run.info(format!("device {}", device.describe()));
-    let ensemble = Ensemble::load(&request.models)?;
-    let units = find(&request.input, &ensemble)?;
-    let window = ensemble.window(request.step, request.mirroring);
-    let mut provenance = run
-        .provenance()
-        .device(device.kind())
-        .option("configuration", ensemble.name.as_str())
-        .option("step", window.step)
-        .option("mirroring", !window.mirror_axes.is_empty())
-        .option("probabilities", request.probabilities)
-        .input("plan", ensemble.plan_hash.as_str());
-    for member in &ensemble.members {
-        provenance = provenance.input("weights", member.hash.as_str());
-    }
-    let job = Job {
-        plan: ensemble.plan.clone(),
-        configuration: ensemble.name.clone(),
-        out: request.out.clone(),
-        provenance,
-        force: run.force(),
-    };
-    let models = ensemble.members.len();
+    let lineup = line_up(request)?;
+    let units = find(&request.input, &lineup)?;
+    let job = job(request, &lineup, run, device.kind())?;
+    let models: usize = lineup.stages.iter().map(|s| s.ensemble.members.len()).sum();
     run.info(format!(
         "{models} model{} of {}, {} case{}",
         s(models),
-        ensemble.name,
+        lineup.stages.iter().map(|s| s.ensemble.name.as_str()).collect::<Vec<_>>().join(", "),
         units.len(),
         s(units.len())
     ));
-    let predictor = Predictor::new(ensemble, window, request.probabilities, &device)?;
+    let predictor = Predictor::new(lineup, request.probabilities, device)?;
     all(run, job, units, predictor)
+}
+
+fn line_up(request: &Request) -> Result<Lineup> {
+    let tiling = Tiling { step: request.step, mirroring: request.mirroring };
+    match &request.models {
+        Models::Selection(path) => Ok(Lineup::of_selection(path, tiling)?),
+        Models::Folders { models, previous, previous_models, .. } => {
+            let first = FirstStage {
+                predictions: previous.clone(),
+                models: previous_models.clone(),
+                can_run: !matches!(request.input, Input::Cases { .. }),
+            };
+            let lineup = Lineup::of_models(models, &first, tiling)?;
+            let asked = !previous.is_empty() || !previous_models.is_empty();
+            match lineup.stages.last() {
+                Some(last) if asked && last.previous == Previous::None => {
+                    Err(Error::usage(format!(
+                        "--previous: {} reads no prediction of another configuration",
+                        last.ensemble.name
+                    )))
+                }
+                _ => Ok(lineup),
+            }
+        }
+    }
+}
+
+/// What all cases have in common.
+fn job(request: &Request, lineup: &Lineup, run: &Run, device: &str) -> Result<Job> {
+    let mirroring = lineup.stages.iter().any(|s| !s.window.mirror_axes.is_empty());
+    let mut provenance = run
+        .provenance()
+        .device(device)
+        .option("configuration", lineup.name())
+        .option("mirroring", mirroring)
+        .option("probabilities", request.probabilities);
+    for stage in &lineup.stages {
+        let role = |name: &str| if stage.counts { name.into() } else { format!("previous_{name}") };
+        let step = if stage.counts { "step" } else { "previous_step" };
+        provenance = provenance
+            .option(step, stage.window.step)
+            .input(role("plan"), stage.ensemble.plan_hash.as_str());
+        for member in &stage.ensemble.members {
+            provenance = provenance.input(role("weights"), member.hash.as_str());
+        }
+    }
+    if let Some(rules) = &lineup.postprocessing {
+        let text = artifact::text(&Provenance::default(), rules).map_err(Error::failed)?;
+        provenance = provenance.input("postprocessing", hash_bytes(text.as_bytes()));
+    }
+    let (mut given, mut next) = (None, None);
+    if let Models::Folders { previous, next_stage, .. } = &request.models {
+        let reader = lineup.stages.iter().find(|s| s.previous == Previous::Given);
+        given = reader
+            .and_then(|s| s.ensemble.configuration.previous_stage.clone())
+            .map(|configuration| Given { folders: previous.clone(), configuration });
+        if let (Some(folder), Some(last)) = (next_stage, lineup.stages.last()) {
+            next = Some(NextStage::new(folder, &lineup.plan, &last.ensemble.name)?);
+        }
+    }
+    Ok(Job {
+        plan: lineup.plan.clone(),
+        configurations: lineup.cases(),
+        given,
+        next,
+        out: request.out.clone(),
+        provenance,
+        force: run.force(),
+    })
 }
 
 fn s(n: usize) -> &'static str {
@@ -102,20 +173,21 @@ fn s(n: usize) -> &'static str {
 }
 
 /// The cases asked for.
-fn find(input: &Input, ensemble: &Ensemble) -> Result<Vec<Unit>> {
+fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
     Ok(match input {
         Input::Files { files, id } => vec![units::from_files(files, id.as_deref())],
         Input::Images { folder, only } => {
-            let all = units::from_folder(folder, ensemble.plan.channels.len())?;
+            let all = units::from_folder(folder, lineup.plan.channels.len())?;
             if only.is_empty() { all } else { units::select(all, folder, only)? }
         }
         Input::Cases { folder, only, validation } => {
             let mut found = units::from_cases(folder)?;
             if *validation {
-                let [member] = &ensemble.members[..] else {
+                let members = || lineup.stages.iter().flat_map(|s| &s.ensemble.members);
+                let (Some(member), 1) = (members().next(), members().count()) else {
                     return Err(Error::usage(format!(
                         "--validation with {} models, expected one",
-                        ensemble.members.len()
+                        members().count()
                     ))
                     .hint("each fold's validation cases were seen in training by the other folds' models"));
                 };

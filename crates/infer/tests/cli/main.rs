@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod cascade;
+mod selection;
 mod world;
 
 use artifact::prediction::{PROBABILITIES, Prediction};
@@ -229,12 +231,6 @@ fn models_that_do_not_fit_are_refused() {
         world.fails("--model fold_0 --model flat --images images --out out", 3),
         "nnu-infer: error: flat/model.toml: model.configuration = \"2d\", expected \"3d_fullres\" as in fold_0\n  \
          hint: predict with each configuration by itself"
-    );
-    world.model("cascade", &plan(), "3d_cascade_fullres", 0);
-    assert_eq!(
-        world.fails("--model cascade --images images --out out", 3),
-        "nnu-infer: error: cascade/plan.toml: configuration 3d_cascade_fullres takes the prediction of 3d_lowres \
-         as input, which nnu-infer doesn't do\n  hint: predict with a model of 3d_fullres, 3d_lowres or 2d"
     );
     let mut weights = world.bytes("fold_0/weights.npz");
     let middle = weights.len() / 2;

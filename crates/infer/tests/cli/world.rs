@@ -71,12 +71,21 @@ pub fn plan() -> Plan {
     slices.patch_shape[0] = 1;
     slices.network.kernels = vec![[1, 3, 3]; 2];
     slices.network.strides[1][0] = 1;
-    let cascade = Configuration {
-        cases_from: None,
+    let mut cascade = Configuration {
+        cases_from: Some("3d_fullres".into()),
         previous_stage: Some("3d_lowres".into()),
         ..volume.clone()
     };
+    // Two channels, and one for each of liver and tumour.
+    cascade.network.input_channels = 4;
+    let low = Configuration {
+        spacing_mm: [3.0, 4.0, 3.0],
+        median_shape: [7.0; 3],
+        patch_shape: [6, 6, 8],
+        ..volume.clone()
+    };
     let configurations = BTreeMap::from([
+        ("3d_lowres".to_string(), low),
         ("3d_fullres".to_string(), volume),
         ("2d".to_string(), slices),
         ("3d_cascade_fullres".to_string(), cascade),
@@ -190,13 +199,18 @@ impl World {
 
     /// Preprocesses an image into `cases/ID`.
     pub fn case(&self, id: &str, seed: usize, configuration: &str) {
+        self.case_in("cases", id, seed, configuration, &plan());
+    }
+
+    /// Preprocesses an image into `FOLDER/ID`.
+    pub fn case_in(&self, folder: &str, id: &str, seed: usize, configuration: &str, plan: &Plan) {
         let channel = self.path("images").join(format!("{id}_0000.nii.gz"));
         let volume =
             Volume { geometry: nifti::read(&channel).unwrap().geometry, channels: image(seed) };
-        let made = preprocess::preprocess(id, volume, None, &plan(), configuration).unwrap();
-        let rules = plan().preprocessing_hash(configuration).unwrap();
+        let made = preprocess::preprocess(id, volume, None, plan, configuration).unwrap();
+        let rules = plan.preprocessing_hash(configuration).unwrap();
         let provenance = Provenance::default().input("plan", rules);
-        let record = self.path("cases").join(id).join("case.toml");
+        let record = self.path(folder).join(id).join("case.toml");
         preprocess::write_case(&record, &made, &provenance).unwrap();
     }
 

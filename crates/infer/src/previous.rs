@@ -1,0 +1,264 @@
+//! The previous stage of a cascade: its predictions as a network's input, and as a file for the next stage.
+
+use crate::export::Grid;
+use artifact::case::{Case, Original};
+use artifact::plan::Plan;
+use artifact::prediction::{Prediction, class_indices};
+use artifact::previous::{ARRAY, OpenPrevious, Previous, PreviousInfo};
+use artifact::{Commit, Error, Provenance, Record, Result, hash_file, nifti, previous};
+use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Zip, s};
+use std::path::{Path, PathBuf};
+
+/// Name of the input that says which preprocessing a previous stage's models were trained with.
+const PREPROCESSING: &str = "preprocessing";
+
+/// Predictions of a first stage that lie on the disk.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Folders that are searched for a case.
+    pub folders: Vec<PathBuf>,
+    /// The first stage's configuration.
+    pub configuration: String,
+}
+
+impl Given {
+    /// The file that holds a case's prediction: `CASE/previous.toml`, else `CASE/prediction.toml`, `CASE.nii.gz`,
+    /// `CASE.nii`.
+    ///
+    /// # Errors
+    /// If none or several of the folders have the case.
+    pub fn find(&self, case: &str) -> Result<PathBuf> {
+        let names = ["/previous.toml", "/prediction.toml", ".nii.gz", ".nii"];
+        let find = |folder: &PathBuf| {
+            names.iter().map(|n| folder.join(format!("{case}{n}"))).find(|path| path.is_file())
+        };
+        let found: Vec<PathBuf> = self.folders.iter().filter_map(find).collect();
+        match &found[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(Error::input(
+                &self.folders[0],
+                format!("has no prediction of {} for case {case}, expected {case}/previous.toml", self.configuration),
+            )
+            .hint("nnu-infer --next-stage writes it for preprocessed cases; name the folder by --previous")),
+            [one, other, ..] => Err(Error::input(
+                one,
+                format!("is there twice, also as {}", other.display()),
+            )
+            .hint("each case must be in one of the folders of --previous only")),
+        }
+    }
+
+    /// Class indices `[z, y, x]` on the grid of `case`, plan axes.
+    ///
+    /// # Errors
+    /// If the prediction isn't the first stage's, or doesn't fit the case.
+    pub fn read(&self, path: &Path, case: &Case, plan: &Plan) -> Result<Array3<i16>> {
+        if path.ends_with(previous::RECORD) {
+            return self.read_previous(path, case, plan);
+        }
+        let mut map = path.to_path_buf();
+        if path.ends_with("prediction.toml") {
+            let record = Record::<Prediction>::load(path)?;
+            record.verify(path)?;
+            map = path.with_file_name(record.body.prediction.segmentation);
+        }
+        let volume = nifti::read(&map)?;
+        let original = &case.original;
+        volume
+            .geometry
+            .same_grid(&original.geometry)
+            .map_err(|e| Error::input(&map, format!("{e} as the image")))?;
+        let classes = class_indices(&map, &volume, &plan.labels, None)?;
+        Ok(onto_grid(classes, case, plan))
+    }
+
+    fn read_previous(&self, path: &Path, case: &Case, plan: &Plan) -> Result<Array3<i16>> {
+        let found = OpenPrevious::open(path)?;
+        found.record.verify(path)?;
+        let wrong = |message: String| {
+            let hint =
+                "predict it again: nnu-infer --next-stage with the cases and models of this plan";
+            Err(Error::input(path, message).hint(hint))
+        };
+        let info = &found.record.body.previous;
+        let names = [
+            ("configuration", &info.configuration, &self.configuration),
+            ("grid", &info.grid, &case.case.configuration),
+            ("case", &info.case, &case.case.id),
+        ];
+        for (field, found, expected) in names {
+            if found != expected {
+                return wrong(format!("previous.{field} = \"{found}\", expected \"{expected}\""));
+            }
+        }
+        let rules =
+            plan.preprocessing_hash(&self.configuration).map_err(|e| Error::input(path, e))?;
+        let made_by = found.record.provenance.inputs.iter().find(|i| i.name == PREPROCESSING);
+        if made_by.is_some_and(|input| input.hash != rules) {
+            return wrong("was predicted by models of another plan".into());
+        }
+        if info.classes != plan.labels.len() {
+            let expected = plan.labels.len();
+            return wrong(format!("previous.classes = {}, expected {expected}", info.classes));
+        }
+        if info.shape != case.case.shape {
+            return wrong(format!(
+                "previous.shape = {:?}, but the case's is {:?}",
+                info.shape, case.case.shape
+            ));
+        }
+        Ok(found.classes().to_owned())
+    }
+}
+
+/// A label map of the whole image to a preprocessed case's grid, as labels are preprocessed.
+fn onto_grid(classes: Array3<i16>, case: &Case, plan: &Plan) -> Array3<i16> {
+    let Original { transpose, crop_lower: lower, crop_upper: upper, .. } = &case.original;
+    let classes = classes.permuted_axes(*transpose);
+    let range = |axis: usize| lower[axis]..upper[axis];
+    let rules = &plan.recipe.preprocessing;
+    preprocess::resample::resample_label(
+        classes.slice(s![range(0), range(1), range(2)]),
+        case.original.transposed_spacing_mm(),
+        case.case.spacing_mm,
+        case.case.shape,
+        rules.label_order,
+        rules.label_order_coarse_axis,
+        rules.anisotropy_threshold,
+    )
+}
+
+/// The image `[channel, z, y, x]` with a channel per foreground class behind it, 1 where the class is, class 1 first.
+pub fn with_one_hot(
+    image: ArrayView4<'_, f32>,
+    classes: ArrayView3<'_, i16>,
+    count: usize,
+) -> Array4<f32> {
+    let (channels, z, y, x) = image.dim();
+    let mut all = Array4::zeros((channels + count - 1, z, y, x));
+    all.slice_mut(s![..channels, .., .., ..]).assign(&image);
+    for (class, mut map) in (1i16..).zip(all.outer_iter_mut().skip(channels)) {
+        Zip::from(&mut map).and(classes).par_for_each(|v, c| *v = f32::from(u8::from(*c == class)));
+    }
+    all
+}
+
+/// Where predictions go for a configuration that reads them.
+#[derive(Debug, Clone)]
+pub struct NextStage {
+    /// Folder of that configuration's preprocessed cases.
+    pub folder: PathBuf,
+    /// Configurations whose cases are possible.
+    pub configurations: Vec<String>,
+}
+
+/// A case of the next stage.
+#[derive(Debug)]
+pub struct Target {
+    /// `OUT/CASE/previous.toml`.
+    pub record: PathBuf,
+    /// Of that record.
+    pub provenance: Provenance,
+    /// The case.
+    pub case: Case,
+}
+
+impl NextStage {
+    /// For predictions of `configuration`.
+    ///
+    /// # Errors
+    /// If nothing in the plan reads them.
+    pub fn new(folder: &Path, plan: &Plan, configuration: &str) -> Result<Self> {
+        let reads = |(name, c): (&String, &artifact::plan::Configuration)| {
+            let yes = c.previous_stage.as_deref() == Some(configuration);
+            yes.then(|| c.cases_from.clone().unwrap_or_else(|| name.clone()))
+        };
+        let configurations: Vec<String> = plan.configurations.iter().filter_map(reads).collect();
+        if configurations.is_empty() {
+            return Err(Error::input(
+                folder,
+                format!("is no next stage: no planned configuration reads the prediction of {configuration}"),
+            )
+            .hint("leave --next-stage away, or predict with the models of a cascade's first stage"));
+        }
+        Ok(Self { folder: folder.into(), configurations })
+    }
+
+    /// The case with this id; `like` is the same case of the stage that predicts.
+    ///
+    /// # Errors
+    /// If it isn't there, is of another plan or configuration, or was cropped to another box.
+    pub fn target(
+        &self,
+        id: &str,
+        like: &Case,
+        plan: &Plan,
+        out: &Path,
+        provenance: &Provenance,
+    ) -> Result<Target> {
+        let path = self.folder.join(id).join("case.toml");
+        let names = self.configurations.join(" or ");
+        let hint =
+            format!("preprocess this case for {names} with the plan.toml in the model's folder");
+        let record = Record::<Case>::load(&path).map_err(|e| e.hint(hint.as_str()))?;
+        let wrong = |message: String| Err(Error::input(&path, message).hint(hint.as_str()));
+        let name = &record.body.case.configuration;
+        if !self.configurations.contains(name) {
+            return wrong(format!("case.configuration = \"{name}\", expected \"{names}\""));
+        }
+        let rules = plan.preprocessing_hash(name).map_err(|e| Error::input(&path, e))?;
+        let made_by = record.provenance.inputs.iter().find(|i| i.name == "plan");
+        if made_by.is_some_and(|plan| plan.hash != rules) {
+            return wrong("was preprocessed by another plan than the model's".into());
+        }
+        let case = record.body;
+        let (found, expected) = (&case.original, &like.original);
+        if found.transpose != expected.transpose
+            || found.crop_lower != expected.crop_lower
+            || found.crop_upper != expected.crop_upper
+            || found.geometry.shape != expected.geometry.shape
+        {
+            return wrong(format!(
+                "crop box is {:?} to {:?}, but {:?} to {:?} in the case that is predicted",
+                found.crop_lower, found.crop_upper, expected.crop_lower, expected.crop_upper
+            ));
+        }
+        let first = plan.preprocessing_hash(&like.case.configuration);
+        let provenance = provenance
+            .clone()
+            .input(PREPROCESSING, first.map_err(|e| Error::input(&path, e))?)
+            .input("next_stage", hash_file(&path)?);
+        Ok(Target { record: previous::path(out, id), provenance, case })
+    }
+}
+
+impl Target {
+    /// The grid that the classes are wanted on.
+    pub fn grid(&self) -> Grid {
+        Grid::of(&self.case)
+    }
+
+    /// Writes the record with class indices on [`Self::grid`].
+    ///
+    /// # Errors
+    /// If something can't be written.
+    pub fn write(
+        &self,
+        configuration: &str,
+        folds: Vec<usize>,
+        classes: ArrayView3<'_, i16>,
+    ) -> Result<()> {
+        let info = &self.case.case;
+        let previous = PreviousInfo {
+            case: info.id.clone(),
+            configuration: configuration.into(),
+            folds,
+            grid: info.configuration.clone(),
+            classes: info.classes,
+            shape: info.shape,
+        };
+        let mut commit = Commit::begin(&self.record)?;
+        commit.npy(ARRAY, &classes)?;
+        commit.finish(&self.provenance, &Previous { previous })
+    }
+}
