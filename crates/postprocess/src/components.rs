@@ -1,11 +1,12 @@
-//! Connected components of a class in a volume.
+//! Connected components of classes in a volume.
 //!
 //! A component is a largest set of voxels that can be walked through without leaving the class; which steps count is the
-//! [`Connectivity`]. Voxels are gathered into runs along x, and runs that touch are joined by union-find: two passes
+//! [`Connectivity`]. All classes are found in one scan. Voxels are gathered into runs along x, and runs that touch are joined by union-find: two passes
 //! over the runs, memory by their number. Components are numbered by their first voxel in z, y, x order, as
 //! `scipy.ndimage.label` numbers them.
 
 use ndarray::{Array3, ArrayView3};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Which neighbours of a voxel belong to its component.
@@ -30,23 +31,26 @@ impl Connectivity {
     }
 }
 
-/// Neighbouring voxels of one row (fixed z and y).
+/// Neighbouring voxels of one row (fixed z and y) and one class.
 #[derive(Debug, Clone)]
 struct Run {
     /// `z · height + y`.
     row: usize,
     /// From the first x to one past the last.
     x: Range<usize>,
+    /// Class; 0 where a mask is looked at.
+    class: i32,
     /// Number of the component.
     component: usize,
 }
 
-/// The connected components of one class.
+/// The connected components of a mask, or of every class.
 #[derive(Debug, Clone)]
 pub struct Components {
     shape: (usize, usize, usize),
     runs: Vec<Run>,
     sizes: Vec<u64>,
+    classes: Vec<i32>,
 }
 
 impl Components {
@@ -56,30 +60,43 @@ impl Components {
         connectivity: Connectivity,
         belongs: impl Fn(&T) -> bool,
     ) -> Self {
+        Self::find(volume, connectivity, |value| belongs(value).then_some(0))
+    }
+
+    /// Components of every class of class indices `[z, y, x]`; 0 is the background, which has none.
+    pub fn of_classes<T: Copy + Into<i32>>(
+        volume: ArrayView3<'_, T>,
+        connectivity: Connectivity,
+    ) -> Self {
+        Self::find(volume, connectivity, |&value| Some(value.into()).filter(|&class| class != 0))
+    }
+
+    fn find<T>(
+        volume: ArrayView3<'_, T>,
+        connectivity: Connectivity,
+        class: impl Fn(&T) -> Option<i32>,
+    ) -> Self {
         let (_, height, _) = volume.dim();
         let mut runs = Vec::new();
         // Runs of row `r` are `runs[starts[r]..starts[r + 1]]`.
         let mut starts = vec![0];
         for (row, line) in volume.rows().into_iter().enumerate() {
-            let mut open = None;
-            for (x, value) in line.iter().enumerate() {
-                match (belongs(value), open) {
-                    (true, None) => open = Some(x),
-                    (false, Some(start)) => {
-                        runs.push(Run { row, x: start..x, component: 0 });
-                        open = None;
-                    }
-                    _ => {}
+            let mut open: Option<(usize, i32)> = None;
+            let ends = line.iter().map(&class).chain([None]).enumerate();
+            for (x, here) in ends {
+                if open.map(|(_, class)| class) == here {
+                    continue;
                 }
-            }
-            if let Some(start) = open {
-                runs.push(Run { row, x: start..line.len(), component: 0 });
+                if let Some((start, class)) = open {
+                    runs.push(Run { row, x: start..x, class, component: 0 });
+                }
+                open = here.map(|class| (x, class));
             }
             starts.push(runs.len());
         }
         let parents = join(&runs, &starts, height, connectivity);
-        let sizes = number(&mut runs, parents);
-        Self { shape: volume.dim(), runs, sizes }
+        let (sizes, classes) = number(&mut runs, parents);
+        Self { shape: volume.dim(), runs, sizes, classes }
     }
 
     /// How many there are.
@@ -90,6 +107,11 @@ impl Components {
     /// Voxels of each.
     pub fn sizes(&self) -> &[u64] {
         &self.sizes
+    }
+
+    /// How many there are of a class.
+    pub fn count_of(&self, class: i32) -> usize {
+        self.classes.iter().filter(|&&c| c == class).count()
     }
 
     /// The number of each voxel's component, from 1; 0 where there is none. `[z, y, x]`.
@@ -105,12 +127,31 @@ impl Components {
     /// Sets every voxel outside the largest component to `background` and returns how many that were. Components of
     /// the same, largest size all stay, as in nnU-Net: nothing tells which is the right one.
     pub fn keep_largest<T: Copy>(&self, volume: &mut Array3<T>, background: T) -> u64 {
+        self.keep_largest_of(&[0], volume, background)[0]
+    }
+
+    /// As [`Self::keep_largest`] for each of `classes` by itself; how many voxels went from each.
+    pub fn keep_largest_of<T: Copy>(
+        &self,
+        classes: &[i32],
+        volume: &mut Array3<T>,
+        background: T,
+    ) -> Vec<u64> {
         assert_eq!(volume.dim(), self.shape, "the components are those of another volume");
-        let largest = self.sizes.iter().copied().max().unwrap_or(0);
-        let mut removed = 0;
-        for run in self.runs.iter().filter(|run| self.sizes[run.component] < largest) {
-            self.fill(volume, run, background);
-            removed += run.x.len() as u64;
+        let mut rules: BTreeMap<i32, (usize, u64)> =
+            classes.iter().enumerate().map(|(i, &class)| (class, (i, 0))).collect();
+        for (size, class) in self.sizes.iter().zip(&self.classes) {
+            if let Some((_, largest)) = rules.get_mut(class) {
+                *largest = size.max(largest).to_owned();
+            }
+        }
+        let mut removed = vec![0; classes.len()];
+        for run in &self.runs {
+            let Some(&(i, largest)) = rules.get(&run.class) else { continue };
+            if self.sizes[run.component] < largest {
+                self.fill(volume, run, background);
+                removed[i] += run.x.len() as u64;
+            }
         }
         removed
     }
@@ -142,7 +183,7 @@ fn join(runs: &[Run], starts: &[usize], height: usize, connectivity: Connectivit
     parents
 }
 
-/// Joins the runs of two rows that overlap along x, or come within `reach` of it. Both lists are sorted.
+/// Joins the runs of a class in two rows that overlap along x, or come within `reach` of it. Both lists are sorted.
 fn join_rows(
     runs: &[Run],
     parents: &mut [usize],
@@ -150,15 +191,18 @@ fn join_rows(
     here: Range<usize>,
     reach: usize,
 ) {
-    let (mut a, mut b) = (before.start, here.start);
-    while a < before.end && b < here.end {
-        let (x, y) = (&runs[a].x, &runs[b].x);
-        if x.start < y.end + reach && y.start < x.end + reach {
-            let (p, q) = (root(parents, a), root(parents, b));
-            parents[p.max(q)] = p.min(q);
+    let mut first = here.start;
+    for a in before {
+        while first < here.end && runs[first].x.end + reach <= runs[a].x.start {
+            first += 1;
         }
-        // The run that ends first can't reach the other row's next one, which begins at least one voxel further.
-        if x.end <= y.end { a += 1 } else { b += 1 }
+        // Runs of two classes may follow each other without a gap, so that one run can touch several here, and they it.
+        for b in (first..here.end).take_while(|&b| runs[b].x.start < runs[a].x.end + reach) {
+            if runs[a].class == runs[b].class {
+                let (p, q) = (root(parents, a), root(parents, b));
+                parents[p.max(q)] = p.min(q);
+            }
+        }
     }
 }
 
@@ -170,19 +214,20 @@ fn root(parents: &mut [usize], mut run: usize) -> usize {
     run
 }
 
-/// Numbers the components in the order of their first runs; the sizes by number.
-fn number(runs: &mut [Run], mut parents: Vec<usize>) -> Vec<u64> {
-    let mut sizes = Vec::new();
+/// Numbers the components in the order of their first runs; sizes and classes by number.
+fn number(runs: &mut [Run], mut parents: Vec<usize>) -> (Vec<u64>, Vec<i32>) {
+    let (mut sizes, mut classes) = (Vec::new(), Vec::new());
     for i in 0..runs.len() {
         let first = root(&mut parents, i);
         // A root comes before all its members, so its number is known.
         if first == i {
             runs[i].component = sizes.len();
             sizes.push(0);
+            classes.push(runs[i].class);
         } else {
             runs[i].component = runs[first].component;
         }
         sizes[runs[i].component] += runs[i].x.len() as u64;
     }
-    sizes
+    (sizes, classes)
 }

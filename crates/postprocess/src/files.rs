@@ -1,14 +1,16 @@
-//! Which file belongs to which case, and label maps read from them.
+//! Which file belongs to which case, which predictions belong together, and label maps read from them.
 
-use artifact::nifti::{self, Volume};
-use artifact::prediction::{Found, Prediction};
-use artifact::{Error, Label, Record, Result, hash_bytes, hash_file};
+use crate::scheme::Scheme;
+use artifact::image::{self, Volume};
+use artifact::prediction::{self, Found, PROBABILITIES, Prediction};
+use artifact::splits::Fold;
+use artifact::{Error, Record, Result, hash_bytes, hash_file};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Endings of images; a pair counts by its header.
-const ENDINGS: [&str; 4] = [".nii.gz", ".nii", ".hdr", ".hdr.gz"];
+const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".hdr.gz", ".png"];
 
 /// The images of a folder by case id (the name without ending). Hidden files, such as the `._CASE.nii.gz` that some
 /// systems leave, don't count.
@@ -44,43 +46,178 @@ pub fn first_channel<'a>(images: &'a BTreeMap<String, PathBuf>, case: &str) -> O
 /// # Errors
 /// If it can't be read or has several channels.
 pub fn read_map(path: &Path) -> Result<Volume> {
-    let volume = nifti::read(path)?;
+    let volume = image::read(path)?;
     match volume.channels.dim().0 {
         1 => Ok(volume),
         n => Err(Error::input(path, format!("has {n} channels, expected a label map with one"))),
     }
 }
 
-/// The labels that the predictions' records name; none if all are plain NIfTI files.
+/// The predictions of several folders together, sorted by case.
+///
+/// # Errors
+/// If a folder can't be read or holds none, or a case is in two of them.
+pub fn merge(folders: &[PathBuf]) -> Result<Vec<Found>> {
+    let mut merged = BTreeMap::new();
+    for folder in folders {
+        for found in find(folder)? {
+            let case = found.case.clone();
+            if merged.insert(case.clone(), found).is_some() {
+                return Err(Error::input(
+                    folder,
+                    format!("case {case} is in an earlier --predictions folder too"),
+                )
+                .hint("each case is predicted once, by the fold that did not train on it"));
+            }
+        }
+    }
+    Ok(merged.into_values().collect())
+}
+
+/// The predictions of a folder, sorted by case.
+///
+/// # Errors
+/// If it can't be read or holds none.
+pub fn find(folder: &Path) -> Result<Vec<Found>> {
+    let found = prediction::find(folder)?;
+    if found.is_empty() {
+        return Err(Error::input(
+            folder,
+            "holds no predictions, expected CASE/prediction.toml or CASE.nii.gz",
+        ));
+    }
+    Ok(found)
+}
+
+/// The labels and regions that the predictions' records name; none if all are plain NIfTI files.
 ///
 /// # Errors
 /// If two records disagree.
-pub fn recorded_labels(predictions: &[Found]) -> Result<Option<Vec<Label>>> {
-    let mut labels: Option<(&Path, Vec<Label>)> = None;
+pub fn recorded_scheme(predictions: &[Found]) -> Result<Option<Scheme>> {
+    let mut scheme: Option<(&Path, Scheme)> = None;
     for record in predictions.iter().filter_map(|p| p.record.as_deref()) {
-        let here = Record::<Prediction>::load(record)?.body.labels;
-        match &labels {
-            None => labels = Some((record, here)),
-            Some((first, expected)) if *expected != here => {
+        let here = Scheme::of_prediction(&Record::<Prediction>::load(record)?.body);
+        match &scheme {
+            None => scheme = Some((record, here)),
+            Some((first, expected)) if !expected.fits(&here) => {
                 return Err(disagree(record, &here, expected, first));
             }
             Some(_) => {}
         }
     }
-    Ok(labels.map(|(_, labels)| labels))
+    Ok(scheme.map(|(_, scheme)| scheme))
 }
 
-/// The error of a file whose labels aren't those of another one.
-pub fn disagree(path: &Path, found: &[Label], expected: &[Label], source: &Path) -> Error {
-    let show = |labels: &[Label]| {
-        let entries: Vec<String> =
-            labels.iter().map(|l| format!("{} = {}", l.name, l.value)).collect();
-        entries.join(", ")
+/// The error of a file whose labels or regions aren't those of another one.
+pub fn disagree(path: &Path, found: &Scheme, expected: &Scheme, source: &Path) -> Error {
+    let labels = |scheme: &Scheme| {
+        let entries = scheme.labels.iter().map(|l| format!("{} = {}", l.name, l.value));
+        entries.collect::<Vec<_>>().join(", ")
     };
-    Error::input(
-        path,
-        format!("labels are {}, but {} says {}", show(found), source.display(), show(expected)),
-    )
+    let regions = |scheme: &Scheme| {
+        let entries =
+            scheme.regions.iter().map(|r| format!("{} = {:?} → {}", r.name, r.values, r.value));
+        let text = entries.collect::<Vec<_>>().join(", ");
+        if text.is_empty() { "none".into() } else { text }
+    };
+    let (what, found, expected) = if found.labels == expected.labels {
+        ("regions", regions(found), regions(expected))
+    } else {
+        ("labels", labels(found), labels(expected))
+    };
+    Error::input(path, format!("{what} are {found}, but {} says {expected}", source.display()))
+}
+
+/// The folds that predictions are the validation cases of. Each of these folds must be there as a whole, and no weights may
+/// have predicted cases of two folds: they were trained on one of them.
+///
+/// # Errors
+/// Names the first case that breaks this; `place` says where the predictions are.
+pub fn out_of_fold(
+    place: &Path,
+    predictions: &[Found],
+    splits: &Path,
+    folds: &[Fold],
+) -> Result<Vec<usize>> {
+    let fold_of = |case: &String| folds.iter().position(|f| f.validation.contains(case));
+    let mut present = BTreeSet::new();
+    let mut predicted_by: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    for found in predictions {
+        let Some(fold) = fold_of(&found.case) else {
+            return Err(Error::input(
+                place,
+                format!(
+                    "case {} is a validation case of no fold of {}",
+                    found.case,
+                    splits.display()
+                ),
+            )
+            .hint("how good a model is shows in cases that it was not trained on"));
+        };
+        present.insert(fold);
+        for weights in weights_of(found)? {
+            let (other, case) = predicted_by.entry(weights).or_insert((fold, &found.case));
+            if *other != fold {
+                return Err(Error::input(
+                    place,
+                    format!(
+                        "case {} of fold {fold} and case {case} of fold {other} were predicted with the same weights",
+                        found.case
+                    ),
+                )
+                .hint("each fold's validation cases are predicted by that fold's model: nnu-infer --validation"));
+            }
+        }
+    }
+    let missing = present.iter().find_map(|&fold| {
+        let wanted = folds[fold].validation.iter();
+        let mut absent = wanted.filter(|id| predictions.iter().all(|p| p.case != **id));
+        absent.next().map(|case| no_prediction(place, case, fold))
+    });
+    missing.map_or(Ok(present.into_iter().collect()), Err)
+}
+
+/// The error of a fold that isn't there as a whole.
+pub fn no_prediction(place: &Path, case: &str, fold: usize) -> Error {
+    Error::input(place, format!("no prediction of {case}, a validation case of fold {fold}"))
+        .hint("predict it first: nnu-infer --cases DIR --validation")
+}
+
+/// Hashes of the weights that made a prediction, if its record says so.
+///
+/// # Errors
+/// If the record is broken.
+pub fn weights_of(found: &Found) -> Result<Vec<String>> {
+    let Some(record) = &found.record else { return Ok(Vec::new()) };
+    let inputs = Record::<Prediction>::load(record)?.provenance.inputs;
+    Ok(inputs.into_iter().filter(|i| i.name == "weights").map(|i| i.hash).collect())
+}
+
+/// The record of a prediction that has probabilities, and where they are.
+///
+/// # Errors
+/// If it has none.
+pub fn with_probabilities(found: &Found) -> Result<(Record<Prediction>, PathBuf)> {
+    let hint = "predict with probabilities: nnu-infer --probabilities";
+    let Some(path) = &found.record else {
+        let without = Error::input(
+            &found.segmentation,
+            format!(
+                "no probabilities, expected {}/prediction.toml with {PROBABILITIES}",
+                found.case
+            ),
+        );
+        return Err(without.hint(hint));
+    };
+    let record = Record::<Prediction>::load(path)?;
+    let probabilities = path.with_file_name(PROBABILITIES);
+    // Without a list of files it's the file's presence that counts.
+    let listed = record.header.files.is_empty() || record.header.files.contains_key(PROBABILITIES);
+    if listed && probabilities.is_file() {
+        return Ok((record, probabilities));
+    }
+    Err(Error::input(path, format!("no probabilities, expected {PROBABILITIES} beside it"))
+        .hint(hint))
 }
 
 /// One hash over the files of many cases, which the order of `files` doesn't change.
@@ -94,7 +231,7 @@ pub fn hash<'a>(files: impl IntoIterator<Item = (&'a str, &'a Path)>) -> Result<
         .into_par_iter()
         .map(|(case, path)| {
             let mut line = case.to_string();
-            for file in nifti::files_of(path)? {
+            for file in image::files_of(path)? {
                 line = format!("{line} {}", hash_file(&file)?);
             }
             Ok(line)
@@ -111,4 +248,22 @@ pub fn hash_predictions(predictions: &[Found]) -> Result<String> {
     let maps = predictions.iter().map(|p| (p.case.as_str(), p.segmentation.as_path()));
     let records = predictions.iter().filter_map(|p| Some((p.case.as_str(), p.record.as_deref()?)));
     hash(maps.chain(records))
+}
+
+/// As [`hash_predictions`], with the probabilities of those that have a record.
+///
+/// # Errors
+/// As [`hash`].
+pub fn hash_probabilities(predictions: &[Found]) -> Result<String> {
+    let found = predictions.par_iter().map(|found| {
+        let Some(path) = &found.record else { return Ok(String::new()) };
+        let (record, probabilities) = with_probabilities(found)?;
+        // Records of foreign stages may leave hashes out.
+        let known = record.header.files.get(PROBABILITIES).filter(|hash| !hash.is_empty());
+        let hash = known.map_or_else(|| hash_file(&probabilities), |hash| Ok(hash.clone()))?;
+        Ok(format!("{} {hash} {}", found.case, hash_file(path)?))
+    });
+    let lines: Result<Vec<String>> = found.collect();
+    let maps = hash_predictions(predictions)?;
+    Ok(hash_bytes(format!("{maps}\n{}", lines?.join("\n")).as_bytes()))
 }

@@ -1,103 +1,85 @@
-//! The 2018 paper's postprocessing rule: if a class forms a single connected component in all training cases, keep only
-//! its largest one in predictions.
+//! Keeping the largest connected component: of all foreground together, of a class, or of a region.
 //!
-//! Connectivity is 26, as in nnU-Net. With cross-validated predictions at hand the recipe may ask further that the mean
-//! Dice of the class doesn't fall; each class is judged for itself, since removing voxels of one doesn't change another.
+//! Connectivity is 26 and ties keep all largest components, as in nnU-Net. Removed voxels become background, of a region
+//! too, whatever its classes were.
 
 use crate::components::{Components, Connectivity};
-use crate::score::{Overlap, mean};
-use artifact::Label;
-use artifact::postprocessing::{ClassRule, Postprocessing};
-use artifact::recipe;
-use ndarray::{Array3, ArrayView3};
+use crate::scheme::{Scheme, Targets};
+use artifact::postprocessing::Postprocessing;
+use ndarray::Array3;
 
-/// What one training case says about each foreground class, in the order of `labels[1..]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evidence {
-    /// Components in the reference.
-    pub components: Vec<u64>,
-    /// Dice of the case's cross-validated prediction, as it is and with the largest component only; NaN if the class
-    /// is in neither map. None where no prediction is given.
-    pub dice: Option<Vec<[f64; 2]>>,
+/// One removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Everything but the largest component of what isn't background.
+    Foreground,
+    /// Everything but the largest component of this class or region, counted from 0.
+    Target(usize),
 }
 
-/// Looks at one case: its reference and, if there is one, the prediction of the fold that didn't train on it. Both are
-/// `[z, y, x]` of the same shape and hold class indices, 0 to `classes - 1`.
-pub fn evidence(
-    classes: usize,
-    reference: ArrayView3<'_, i16>,
-    predicted: Option<ArrayView3<'_, i16>>,
-) -> Evidence {
-    let foreground = || (1..classes).filter_map(|class| i16::try_from(class).ok());
-    let count =
-        |class| Components::of(reference, Connectivity::Corners, |&c| c == class).count() as u64;
-    Evidence {
-        components: foreground().map(count).collect(),
-        dice: predicted.map(|predicted| {
-            foreground().map(|class| dice_pair(class, reference, predicted)).collect()
-        }),
-    }
-}
-
-/// Dice of one class, before and after the rule.
-fn dice_pair(
-    class: i16,
-    reference: ArrayView3<'_, i16>,
-    predicted: ArrayView3<'_, i16>,
-) -> [f64; 2] {
-    let before = predicted.mapv(|c| c == class);
-    let mut after = before.clone();
-    Components::of(before.view(), Connectivity::Corners, |&b| b).keep_largest(&mut after, false);
-    [before, after].map(|mask| {
-        let mut overlap = Overlap::default();
-        for (&p, &r) in mask.iter().zip(reference) {
-            overlap.predicted += u64::from(p);
-            overlap.reference += u64::from(r == class);
-            overlap.both += u64::from(p && r == class);
+/// Does the steps one after the other to class indices `[z, y, x]`; voxels removed per step.
+pub fn perform<T: Copy + Default + Into<i32>>(
+    steps: &[Step],
+    targets: &Targets,
+    map: &mut Array3<T>,
+) -> Vec<u64> {
+    let background = T::default();
+    let mut removed = Vec::with_capacity(steps.len());
+    let mut rest = steps;
+    while let Some(step) = rest.first() {
+        let together = rest.iter().take_while(|s| matches!(s, Step::Target(_))).count();
+        if together > 1 && targets.are_disjoint() {
+            // Classes don't touch each other's voxels: one scan does for all of them.
+            let classes: Vec<i32> = rest[..together]
+                .iter()
+                .filter_map(|s| {
+                    if let Step::Target(t) = s { Some(targets.members[*t][0]) } else { None }
+                })
+                .collect();
+            let components = Components::of_classes(map.view(), Connectivity::Corners);
+            removed.extend(components.keep_largest_of(&classes, map, background));
+            rest = &rest[together..];
+            continue;
         }
-        overlap.dice()
-    })
-}
-
-/// Decides for every foreground class from the evidence of all training cases.
-///
-/// A class that no training label has is left alone: nothing is known about its components.
-pub fn decide(
-    labels: &[Label],
-    cases: &[Evidence],
-    recipe: &recipe::Postprocessing,
-) -> Postprocessing {
-    let rule = |(class, label): (usize, &Label)| {
-        let most = cases.iter().map(|c| c.components[class]).max().unwrap_or(0);
-        let dice = |at: usize| {
-            mean(cases.iter().filter_map(|c| c.dice.as_ref()).map(|dice| dice[class][at]))
-        };
-        let [before, after] = [dice(0), dice(1)];
-        let single = recipe.keep_largest_if_single_in_training && most == 1;
-        // Comparisons with NaN are false: without predictions the Dice has no say.
-        let falls = recipe.only_if_dice_does_not_fall && after < before;
-        ClassRule {
-            label: label.name.clone(),
-            value: label.value,
-            keep_largest_component: single && !falls,
-            most_components_in_training: most,
-            dice_before: before,
-            dice_after: after,
-        }
-    };
-    Postprocessing {
-        labels: labels.to_vec(),
-        classes: labels.iter().skip(1).enumerate().map(rule).collect(),
+        let components = Components::of(map.view(), Connectivity::Corners, |&value| {
+            let class: i32 = value.into();
+            match step {
+                Step::Foreground => class != 0,
+                Step::Target(t) => targets.members[*t].contains(&class),
+            }
+        });
+        removed.push(components.keep_largest(map, background));
+        rest = &rest[1..];
     }
+    removed
 }
 
-/// Applies the rules to class indices `[z, y, x]`; removed voxels become background. Voxels removed per rule.
-pub fn apply(rules: &Postprocessing, map: &mut Array3<i16>) -> Vec<u64> {
-    let class_of = |rule: &ClassRule| rules.labels.iter().position(|l| l.value == rule.value);
-    let remove = |rule: &ClassRule| {
-        let class = class_of(rule).filter(|_| rule.keep_largest_component);
-        let Some(class) = class.and_then(|c| i16::try_from(c).ok()) else { return 0 };
-        Components::of(map.view(), Connectivity::Corners, |&c| c == class).keep_largest(map, 0)
+/// Applies decided rules to class indices `[z, y, x]`, in place. Voxels removed: by the foreground's rule, then by each of
+/// `rules.classes`.
+pub fn apply<T: Copy + Default + Into<i32>>(
+    rules: &Postprocessing,
+    map: &mut Array3<T>,
+) -> Vec<u64> {
+    let scheme = Scheme::of_rules(rules);
+    let targets = scheme.by_class();
+    let values = scheme.values();
+    let foreground = rules.foreground.as_ref().is_some_and(|f| f.keep_largest_component);
+    // Without regions a rule may be missing: it is found by its value, which is unique then.
+    let target_of = |i: usize, value: i32| {
+        if rules.regions.is_empty() { values.iter().position(|v| *v == value) } else { Some(i) }
     };
-    rules.classes.iter().map(remove).collect()
+    let asked = rules.classes.iter().enumerate().filter(|(_, rule)| rule.keep_largest_component);
+    let classes: Vec<(usize, Step)> =
+        asked.filter_map(|(i, rule)| Some((i, Step::Target(target_of(i, rule.value)?)))).collect();
+    let mut steps = if foreground { vec![Step::Foreground] } else { Vec::new() };
+    steps.extend(classes.iter().map(|(_, step)| *step));
+    let mut counts = perform(&steps, &targets, map).into_iter();
+    let mut removed = vec![0; 1 + rules.classes.len()];
+    if foreground {
+        removed[0] = counts.next().unwrap_or(0);
+    }
+    for ((i, _), count) in classes.iter().zip(counts) {
+        removed[1 + i] = count;
+    }
+    removed
 }

@@ -4,16 +4,17 @@ use crate::score::mean;
 use artifact::summary::Summary;
 use std::fmt::Write;
 
-/// One row per foreground class: in how many cases its Dice is a number, mean, smallest, median, largest, and mean IoU;
+/// One row per foreground class or region: in how many cases its Dice is a number, mean, smallest, median, largest, and mean IoU;
 /// then the means over the classes.
 pub fn text(summary: &Summary) -> String {
-    let names = summary.labels.iter().skip(1).map(|l| l.name.chars().count());
-    let width = names.max().unwrap_or(0).max("foreground mean".len());
+    let names = summary.names();
+    let widths = names.iter().map(|name| name.chars().count());
+    let width = widths.max().unwrap_or(0).max("foreground mean".len());
     let mut out = format!(
         "{:width$}  {:>9}  {:>6}  {:>6}  {:>6}  {:>6}  {:>6}\n",
         "class", "cases", "Dice", "min", "median", "max", "IoU"
     );
-    for (class, label) in summary.labels.iter().skip(1).enumerate() {
+    for (class, name) in names.iter().enumerate() {
         let mut dice: Vec<f64> =
             summary.cases.iter().map(|c| c.classes[class].dice).filter(|d| !d.is_nan()).collect();
         dice.sort_by(f64::total_cmp);
@@ -21,7 +22,7 @@ pub fn text(summary: &Summary) -> String {
         let _ = writeln!(
             out,
             "{:width$}  {cases:>9}  {}  {}  {}  {}  {}",
-            label.name,
+            name,
             number(mean(dice.iter().copied())),
             number(dice.first().copied().unwrap_or(f64::NAN)),
             number(median(&dice)),
@@ -42,7 +43,7 @@ pub fn text(summary: &Summary) -> String {
 }
 
 /// Four decimals; a dash where there is no number.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.is_nan() { format!("{:>6}", "-") } else { format!("{value:>6.4}") }
 }
 
@@ -55,7 +56,7 @@ fn median(sorted: &[f64]) -> f64 {
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
-/// One line per case and foreground class. Missing numbers are empty fields.
+/// One line per case and foreground class or region. Missing numbers are empty fields.
 pub fn csv(summary: &Summary) -> String {
     let mut out = String::from(
         "case,label,dice,iou,true_positives,false_positives,false_negatives,true_negatives,predicted_ml,reference_ml\n",
@@ -94,21 +95,22 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::score::{Counts, Overlap, summarise};
+    use crate::scheme::Scheme;
+    use crate::score::{Counts, summarise};
     use artifact::Label;
     use std::collections::BTreeMap;
 
     fn summary() -> Summary {
         let label = |name: &str, value| Label { name: name.into(), value };
-        let labels = [label("background", 0), label("left, upper", 1), label("spleen", 4)];
+        let labels = vec![label("background", 0), label("left, upper", 1), label("spleen", 4)];
+        let scheme = Scheme::plain(labels);
         let case = |both| {
-            let overlap = Overlap { predicted: 10, reference: 10, both };
-            Counts { voxels: 100, voxel_ml: 0.5, values: BTreeMap::from([(1, overlap)]) }
+            let pairs =
+                [((1, 1), both), ((1, 0), 10 - both), ((0, 1), 10 - both), ((0, 0), 80 + both)];
+            Counts { pairs: BTreeMap::from(pairs) }.scores(&scheme, 0.5)
         };
-        summarise(
-            &labels,
-            vec![("b".into(), case(5)), ("a".into(), case(10)), ("c".into(), case(7))],
-        )
+        let cases = vec![("b".into(), case(5)), ("a".into(), case(10)), ("c".into(), case(7))];
+        summarise(&scheme, cases)
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! Components, scores and the largest-component rule against SciPy, nnU-Net's formulas and naive definitions.
+//! Components and scores against SciPy, nnU-Net's formulas and naive definitions.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use artifact::Label;
-use artifact::recipe::Postprocessing as Recipe;
-use ndarray::{Array3, ArrayView3};
+use artifact::{Label, Region};
+use ndarray::{Array3, ArrayView3, s};
 use postprocess::components::{Components, Connectivity};
-use postprocess::largest::{apply, decide, evidence};
-use postprocess::score::{Counts, Side, labels_found, mean, summarise};
+use postprocess::scheme::Scheme;
+use postprocess::score::{Counts, Side, labels_found, mean, summarise, voxel_ml};
 use serde_json::Value;
 
 const ALL: [(Connectivity, &str, usize); 3] = [
@@ -139,11 +138,11 @@ fn labels(values: &[i32]) -> Vec<Label> {
 
 #[test]
 fn scores_are_nnunets() {
-    let labels = labels(&[0, 1, 2, 7]);
+    let scheme = Scheme::plain(labels(&[0, 1, 2, 7]));
     for entry in golden()["pairs"].as_array().unwrap() {
         let [p, r] = ["prediction", "reference"].map(|k| volume(entry, k).mapv(|v| v as f32));
-        let counts = Counts::of(p.view(), r.view(), [2.0, 0.5, 10.0]).unwrap();
-        for score in counts.scores(&labels) {
+        let counts = Counts::of(p.view(), r.view()).unwrap();
+        for score in counts.scores(&scheme, voxel_ml([2.0, 0.5, 10.0])) {
             let value = score.label.strip_prefix("label ").unwrap();
             let expected = &entry["scores"][value];
             // The same sums divided once: equal to the last bit.
@@ -168,11 +167,12 @@ fn scores_are_nnunets() {
 #[test]
 fn a_class_absent_from_a_case_does_not_count_and_one_absent_everywhere_hides_nothing() {
     let map = |values: [f32; 4]| Array3::from_shape_vec((1, 2, 2), values.to_vec()).unwrap();
-    let counts = |p, r| Counts::of(map(p).view(), map(r).view(), [1.0; 3]).unwrap();
+    let scheme = Scheme::plain(labels(&[0, 1, 2, 3]));
+    let counts = |p, r| Counts::of(map(p).view(), map(r).view()).unwrap().scores(&scheme, 1.0);
     let full = counts([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]);
     let missed = counts([0.0; 4], [0.0, 2.0, 0.0, 0.0]);
     let cases = vec![("b".to_string(), full), ("a".to_string(), missed)];
-    let summary = summarise(&labels(&[0, 1, 2, 3]), cases);
+    let summary = summarise(&scheme, cases);
     assert_eq!(summary.cases[0].case, "a");
     assert_eq!(summary.mean.dice[..2], [2.0 / 3.0, 0.0]);
     assert!(summary.mean.dice[2].is_nan() && summary.cases[0].classes[0].dice.is_nan());
@@ -184,62 +184,112 @@ fn a_class_absent_from_a_case_does_not_count_and_one_absent_everywhere_hides_not
 #[test]
 fn values_that_are_no_labels_are_named_with_the_map_they_are_in() {
     let map = |v: f32| Array3::from_elem((1, 1, 2), v);
-    let of = |p: f32, r: f32| Counts::of(map(p).view(), map(r).view(), [1.0; 3]);
+    let of = |p: f32, r: f32| Counts::of(map(p).view(), map(r).view());
+    let plain = |values: &[i32]| Scheme::plain(labels(values));
     for bad in [0.5, -1.0, 32768.0, f32::INFINITY] {
         assert_eq!(of(bad, 0.0).unwrap_err(), (Side::Prediction, bad));
         assert_eq!(of(1.0, bad).unwrap_err(), (Side::Reference, bad));
     }
     assert!(of(f32::NAN, 0.0).is_err_and(|(side, v)| side == Side::Prediction && v.is_nan()));
     let counts = of(5.0, 2.0).unwrap();
-    assert_eq!(counts.undeclared(&labels(&[0, 1, 2])), Some((Side::Prediction, 5)));
-    assert_eq!(counts.undeclared(&labels(&[0, 5])), Some((Side::Reference, 2)));
-    assert_eq!(counts.undeclared(&labels(&[0, 2, 5])), None);
+    assert_eq!(counts.undeclared(&plain(&[0, 1, 2])), Some((Side::Prediction, 5)));
+    assert_eq!(counts.undeclared(&plain(&[0, 5])), Some((Side::Reference, 2)));
+    assert_eq!(counts.undeclared(&plain(&[0, 2, 5])), None);
     let values: Vec<i32> = labels_found([&counts]).iter().map(|l| l.value).collect();
     assert_eq!(values, [0, 2, 5]);
 }
 
-/// One row of voxels.
-fn row(classes: &[i16]) -> Array3<i16> {
-    Array3::from_shape_vec((1, 1, classes.len()), classes.to_vec()).unwrap()
+/// Labels 0, 1, 2, 4; the tumour is 1, 2 and 4, its core 2 and 4; 7 is ignored.
+fn regional() -> Scheme {
+    let region = |name: &str, values: &[i32], value| Region {
+        name: name.into(),
+        values: values.to_vec(),
+        value,
+    };
+    Scheme {
+        labels: labels(&[0, 1, 2, 4]),
+        regions: vec![region("tumour", &[1, 2, 4], 1), region("core", &[2, 4], 2)],
+        ignore: Some(Label { name: "ignore".into(), value: 7 }),
+    }
 }
 
 #[test]
-fn the_rule_asks_for_a_single_component_in_every_training_case() {
-    let recipe = |dice| Recipe {
-        keep_largest_if_single_in_training: true,
-        only_if_dice_does_not_fall: dice,
-    };
-    let labels = labels(&[0, 1, 2, 3]);
-    let look = |r: &[i16], p: Option<&[i16]>| {
-        evidence(4, row(r).view(), p.map(row).as_ref().map(|p| p.view()))
-    };
-    let kept = |cases: &[_], recipe: &Recipe| -> Vec<bool> {
-        decide(&labels, cases, recipe).classes.iter().map(|c| c.keep_largest_component).collect()
-    };
-    // Class 1 is in one piece, class 2 once in two, class 3 nowhere.
-    let cases = [look(&[1, 1, 0, 2, 0, 2], None), look(&[0, 2, 2, 0, 0, 0], None)];
-    assert_eq!(kept(&cases, &recipe(false)), [true, false, false]);
-    assert_eq!(kept(&cases, &recipe(true)), [true, false, false]);
-    let off = Recipe { keep_largest_if_single_in_training: false, ..recipe(false) };
-    assert_eq!(kept(&cases, &off), [false; 3]);
-    // The true piece of class 1 is the prediction's smaller one: keeping the largest loses it.
-    let worse = [look(&[1, 1, 0, 0, 0, 0, 0], Some(&[1, 1, 0, 0, 1, 1, 1]))];
-    let decision = decide(&labels, &worse, &recipe(true));
-    assert_eq!(decision.classes[0].dice_before, 4.0 / 7.0);
-    assert_eq!(decision.classes[0].dice_after, 0.0);
-    assert_eq!(kept(&worse, &recipe(true)), [false; 3]);
-    assert_eq!(kept(&worse, &recipe(false)), [true, false, false]);
-    let better = [look(&[1, 1, 0, 0, 0], Some(&[1, 1, 0, 0, 1]))];
-    assert_eq!(kept(&better, &recipe(true)), [true, false, false]);
+fn regions_and_ignored_voxels_are_counted_as_masks_would_count_them() {
+    let scheme = regional();
+    for seed in 0..60 {
+        let mut draw = draws(seed);
+        let shape = [0; 3].map(|_| 1 + (draw() * 7.0) as usize);
+        let mut map = |values: &[f32]| {
+            // Neighbours are often equal, so that runs of several voxels occur.
+            let mut last = 0.0;
+            Array3::from_shape_fn(shape, |_| {
+                if draw() < 0.5 {
+                    last = values[(draw() * values.len() as f64) as usize];
+                }
+                last
+            })
+        };
+        let (p, r) = (map(&[0.0, 1.0, 2.0, 4.0]), map(&[0.0, 1.0, 2.0, 4.0, 7.0]));
+        let counts = Counts::of(p.view(), r.view()).unwrap();
+        let scores = counts.scores(&scheme, 1.0);
+        let valid = r.mapv(|v| v != 7.0);
+        for (region, score) in scheme.regions.iter().zip(&scores) {
+            let mask = |m: &Array3<f32>| m.mapv(|v| region.values.contains(&(v as i32)));
+            let (p, r) = (mask(&p), mask(&r));
+            let count = |p_is: bool, r_is: bool| {
+                let hits = p.iter().zip(&r).zip(&valid);
+                hits.filter(|((p, r), valid)| **p == p_is && **r == r_is && **valid).count() as u64
+            };
+            assert_eq!(score.label, region.name);
+            assert_eq!(score.true_positives, count(true, true), "seed {seed}");
+            assert_eq!(score.false_positives, count(true, false), "seed {seed}");
+            assert_eq!(score.false_negatives, count(false, true), "seed {seed}");
+            assert_eq!(score.true_negatives, count(false, false), "seed {seed}");
+        }
+        // Class indices, slab by slab, give the same.
+        let class =
+            |m: &Array3<f32>| m.mapv(|v| if v == 7.0 { 4 } else { scheme.class_of(v as i32) });
+        let (p, r) = (class(&p), class(&r));
+        let mut slabs = Counts::default();
+        for z in 0..shape[0] {
+            slabs.add_classes(p.slice(s![z..=z, .., ..]), r.slice(s![z..=z, .., ..]));
+        }
+        let by_class = slabs.overlaps(&scheme.by_class());
+        assert_eq!(by_class, counts.overlaps(&scheme.by_value()), "seed {seed}");
+    }
 }
 
 #[test]
-fn applying_removes_all_but_the_largest_and_keeps_ties() {
-    let cases = [evidence(3, row(&[1, 1, 0, 2]).view(), None)];
-    let recipe =
-        Recipe { keep_largest_if_single_in_training: true, only_if_dice_does_not_fall: false };
-    let rules = decide(&labels(&[0, 4, 9]), &cases, &recipe);
-    let mut map = row(&[1, 0, 1, 1, 0, 2, 0, 2, 1]);
-    assert_eq!(apply(&rules, &mut map), [2, 0]);
-    assert_eq!(map, row(&[0, 0, 1, 1, 0, 2, 0, 2, 0]));
+fn the_ignore_label_is_known_in_the_reference_only() {
+    let map = |v: f32| Array3::from_elem((1, 1, 2), v);
+    let of = |p: f32, r: f32| Counts::of(map(p).view(), map(r).view()).unwrap();
+    assert_eq!(of(1.0, 7.0).undeclared(&regional()), None);
+    assert_eq!(of(7.0, 1.0).undeclared(&regional()), Some((Side::Prediction, 7)));
+    assert_eq!(of(1.0, 3.0).undeclared(&regional()), Some((Side::Reference, 3)));
+    let summary = summarise(&regional(), vec![("a".into(), of(1.0, 7.0).scores(&regional(), 1.0))]);
+    assert!(summary.mean.foreground_dice.is_nan() && summary.names() == ["tumour", "core"]);
+}
+
+#[test]
+fn components_of_all_classes_are_those_of_each_class() {
+    for seed in 0..200 {
+        let mut draw = draws(1000 + seed);
+        let shape = [0; 3].map(|_| 1 + (draw() * 7.0) as usize);
+        let share = draw();
+        let map = Array3::from_shape_fn(shape, |_| {
+            if draw() < share { 1 + (draw() * 3.0) as i16 } else { 0 }
+        });
+        for (connectivity, name, _) in ALL {
+            let together = Components::of_classes(map.view(), connectivity);
+            let (mut kept, mut expected) = (map.clone(), map.clone());
+            let removed = together.keep_largest_of(&[3, 1], &mut kept, 0);
+            for (at, class) in [3, 1].into_iter().enumerate() {
+                let alone = Components::of(map.view(), connectivity, |&c| i32::from(c) == class);
+                assert_eq!(together.count_of(class), alone.count(), "seed {seed}, {name}");
+                let gone = alone.keep_largest(&mut expected, 0);
+                assert_eq!(removed[at], gone, "seed {seed}, {name}");
+            }
+            assert_eq!(kept, expected, "seed {seed}, {name}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! `nnu-postprocess apply`.
 
-use super::each_case;
+use super::{each_case, ending_of, same_folder, write_prediction};
 use artifact::postprocessing::Postprocessing;
-use artifact::prediction::{self, Found, Prediction, PredictionInfo};
-use artifact::{Commit, Record, hash_file, nifti};
+use artifact::prediction::{self, Found, Prediction};
+use artifact::{Commit, Record, hash_file};
+use postprocess::scheme::Scheme;
 use postprocess::{files, largest};
 use stage::{Common, Error, Result, Run};
 use std::path::PathBuf;
@@ -26,52 +27,46 @@ pub struct Args {
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let rules = Record::<Postprocessing>::load(&args.postprocessing)?.body;
+    let scheme = Scheme::of_rules(&rules);
     let hash = hash_file(&args.postprocessing)?;
-    let predictions = prediction::find(&args.predictions)?;
-    if predictions.is_empty() {
-        return Err(Error::input(format!(
-            "{}: holds no predictions, expected CASE/prediction.toml or CASE.nii.gz",
-            args.predictions.display()
-        )));
-    }
-    let same = |a: &PathBuf, b: &PathBuf| {
-        a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-    };
-    if same(&args.predictions, &args.out) {
+    let predictions = files::find(&args.predictions)?;
+    if same_folder(&args.predictions, &args.out) {
         return Err(Error::usage("--out is the folder of --predictions, expected another one"));
     }
-    if let Some(labels) = files::recorded_labels(&predictions)?.filter(|l| *l != rules.labels) {
-        return Err(files::disagree(
-            &args.predictions,
-            &labels,
-            &rules.labels,
-            &args.postprocessing,
-        )
-        .into());
+    if let Some(found) = files::recorded_scheme(&predictions)?.filter(|s| !s.fits(&scheme)) {
+        let source = &args.postprocessing;
+        return Err(files::disagree(&args.predictions, &found, &scheme, source).into());
     }
     let removed = each_case(run, "cases", &predictions, |found| {
-        apply(args, run, &rules, &hash, found)
+        apply(args, run, (&rules, &scheme), &hash, found)
             .map_err(|e| e.context(format!("case {}", found.case)))
     })?;
-    for (i, rule) in rules.classes.iter().enumerate().filter(|(_, r)| r.keep_largest_component) {
-        let counts: Vec<u64> = removed.iter().flatten().map(|r| r[i]).collect();
+    report(&rules, &removed.into_iter().flatten().collect::<Vec<_>>(), run);
+    run.info(format!("{} cases in {}", predictions.len(), args.out.display()));
+    Ok(())
+}
+
+/// What was removed, by rule, from each case that wasn't up to date.
+fn report(rules: &Postprocessing, removed: &[Vec<u64>], run: &Run) {
+    let foreground = rules.foreground.as_ref().map(|rule| rule.keep_largest_component);
+    let all = [("all foreground", foreground.unwrap_or(false))].into_iter();
+    let each = rules.classes.iter().map(|rule| (rule.label.as_str(), rule.keep_largest_component));
+    for (i, (name, _)) in all.chain(each).enumerate().filter(|(_, (_, kept))| *kept) {
+        let counts: Vec<u64> = removed.iter().map(|r| r[i]).collect();
         run.info(format!(
-            "{}: {} voxels removed from {} of {} cases",
-            rule.label,
+            "{name}: {} voxels removed from {} of {} cases",
             counts.iter().sum::<u64>(),
             counts.iter().filter(|&&n| n > 0).count(),
             counts.len()
         ));
     }
-    run.info(format!("{} cases in {}", predictions.len(), args.out.display()));
-    Ok(())
 }
 
 /// Voxels removed per rule; none if the case is up to date.
 fn apply(
     args: &Args,
     run: &Run,
-    rules: &Postprocessing,
+    (rules, scheme): (&Postprocessing, &Scheme),
     hash: &str,
     found: &Found,
 ) -> Result<Option<Vec<u64>>> {
@@ -83,29 +78,13 @@ fn apply(
     if run.up_to_date::<Prediction>(&record, &provenance) {
         return Ok(None);
     }
-    let mut commit = Commit::begin(&record)?;
+    let commit = Commit::begin(&record)?;
     let volume = files::read_map(&found.segmentation)?;
-    let mut classes = prediction::class_indices(&found.segmentation, &volume, &rules.labels, None)?;
+    let mut classes =
+        prediction::class_indices(&found.segmentation, &volume, &scheme.labels, None)?;
     let removed = largest::apply(rules, &mut classes);
-    let mut class_voxels = vec![0; rules.labels.len()];
-    let values = classes.mapv(|class| {
-        // Class indices are positions in `labels`.
-        class_voxels[class as usize] += 1;
-        rules.labels[class as usize].value
-    });
-    let gzip = found.segmentation.extension().is_some_and(|e| e == "gz");
-    let segmentation = if gzip { "segmentation.nii.gz" } else { "segmentation.nii" };
-    commit.bytes(segmentation, &nifti::encode_labels(values.view(), &volume.geometry, gzip)?)?;
-    let info = PredictionInfo {
-        case: found.case.clone(),
-        segmentation: segmentation.into(),
-        shape: volume.geometry.shape,
-        spacing_mm: volume.geometry.spacing_mm,
-        class_voxels,
-    };
-    commit.finish(
-        &provenance,
-        &Prediction { prediction: info, labels: rules.labels.clone(), regions: Vec::new() },
-    )?;
+    let ending = ending_of(&found.segmentation);
+    let of = (found.case.as_str(), scheme);
+    write_prediction(commit, &provenance, of, &classes, &volume.geometry, ending)?;
     Ok(Some(removed))
 }

@@ -1,15 +1,16 @@
 //! `nnu-postprocess evaluate`.
 
 use super::each_case;
-use artifact::nifti::Volume;
+use artifact::image::{self, Volume};
 use artifact::plan::Plan;
-use artifact::prediction::{self, Found};
+use artifact::prediction::Found;
 use artifact::splits::Splits;
-use artifact::summary::Summary;
-use artifact::{Commit, Label, Provenance, Record, hash_file};
+use artifact::summary::{ClassScores, Summary};
+use artifact::{Commit, Provenance, Record, hash_file};
 use ndarray::{Array3, Axis};
 use postprocess::overlay::{self, Entry, Scene};
-use postprocess::score::{Counts, Side, labels_found, summarise};
+use postprocess::scheme::Scheme;
+use postprocess::score::{Counts, Side, labels_found, summarise, voxel_ml};
 use postprocess::{files, table};
 use stage::{Common, Error, Result, Run};
 use std::collections::BTreeMap;
@@ -18,19 +19,19 @@ use std::path::{Path, PathBuf};
 /// Flags of `evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder with CASE/prediction.toml, or with CASE.nii.gz of another program
-    #[arg(long, value_name = "DIR")]
-    predictions: PathBuf,
+    /// Folder with CASE/prediction.toml, or with CASE.nii.gz of another program; repeat it for every fold
+    #[arg(long, value_name = "DIR", required = true)]
+    predictions: Vec<PathBuf>,
     /// Folder with the reference label maps CASE.nii.gz, such as labelsTr
     #[arg(long, value_name = "DIR")]
     labels: PathBuf,
-    /// Plan that names the labels [default: the predictions' records, else the values that occur]
+    /// Plan that names labels, regions and ignore label [default: the predictions' records, else the values that occur]
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Folds; with --fold, exactly that fold's validation cases are scored
-    #[arg(long, value_name = "FILE", requires = "fold")]
+    /// Folds; every case must be a validation case, and every fold that occurs be there as a whole
+    #[arg(long, value_name = "FILE")]
     splits: Option<PathBuf>,
-    /// Fold of --splits
+    /// Fold of --splits: exactly its validation cases are scored, whatever else is there
     #[arg(long, value_name = "K", requires = "splits")]
     fold: Option<usize>,
     /// Folder with the images CASE_0000.nii.gz or CASE.nii.gz, such as imagesTr; for --overlays
@@ -56,25 +57,27 @@ struct Case {
 }
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
-    let predictions = of_fold(args, prediction::find(&args.predictions)?)?;
+    let predictions = of_fold(args, files::merge(&args.predictions)?, run)?;
     let cases = pair(args, &predictions, run)?;
-    let labels = labels(args, &predictions)?;
+    let scheme = scheme(args, &predictions)?;
     let provenance = provenance(args, &predictions, &cases, run)?;
     let pictures_there = cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
     if pictures_there && run.up_to_date::<Summary>(&args.out, &provenance) {
         return print(&Record::<Summary>::load(&args.out)?.body);
     }
     let mut commit = Commit::begin(&args.out)?;
-    let counts = each_case(run, "cases", &cases, |case| evaluate(case, labels.as_deref()))?;
-    let labels = labels.unwrap_or_else(|| labels_found(&counts));
-    if labels.len() < 2 {
+    let counted = each_case(run, "cases", &cases, |case| evaluate(case, scheme.as_ref()))?;
+    let scheme = scheme
+        .unwrap_or_else(|| Scheme::plain(labels_found(counted.iter().map(|(counts, _)| counts))));
+    if scheme.labels.len() < 2 {
         return Err(Error::input(format!(
             "{}: holds background only, and so does {}; nothing to score",
-            args.predictions.display(),
+            args.predictions[0].display(),
             args.labels.display()
         )));
     }
-    let summary = summarise(&labels, cases.iter().map(|c| c.id.clone()).zip(counts).collect());
+    let scores = counted.iter().map(|(counts, voxel_ml)| counts.scores(&scheme, *voxel_ml));
+    let summary = summarise(&scheme, cases.iter().map(|c| c.id.clone()).zip(scores).collect());
     let csv = args.out.with_extension("csv");
     let csv = csv.file_name().unwrap_or_default().to_string_lossy().into_owned();
     commit.bytes(&csv, table::csv(&summary).as_bytes())?;
@@ -87,20 +90,20 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
 }
 
 fn print(summary: &Summary) -> Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(table::text(summary).as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to stdout: {e}")))
-        }
-        _ => Ok(()),
-    }
+    super::print(&table::text(summary))
 }
 
-/// The predictions of the fold's validation cases, if a fold is asked for; one that is missing is an error.
-fn of_fold(args: &Args, mut predictions: Vec<Found>) -> Result<Vec<Found>> {
-    let (Some(path), Some(fold)) = (&args.splits, args.fold) else { return Ok(predictions) };
+/// The predictions of the fold's validation cases, if a fold is asked for; else all of them, of which --splits says
+/// whether they are out-of-fold.
+fn of_fold(args: &Args, mut predictions: Vec<Found>, run: &Run) -> Result<Vec<Found>> {
+    let Some(path) = &args.splits else { return Ok(predictions) };
     let folds = Record::<Splits>::load(path)?.body.folds;
+    let place = &args.predictions[0];
+    let Some(fold) = args.fold else {
+        let folds = files::out_of_fold(place, &predictions, path, &folds)?;
+        run.info(format!("{} cases of folds {folds:?}", predictions.len()));
+        return Ok(predictions);
+    };
     let Some(wanted) = folds.get(fold).map(|f| &f.validation) else {
         let last = folds.len() - 1;
         return Err(Error::usage(format!(
@@ -111,22 +114,12 @@ fn of_fold(args: &Args, mut predictions: Vec<Found>) -> Result<Vec<Found>> {
     predictions.retain(|p| wanted.contains(&p.case));
     match wanted.iter().find(|id| !predictions.iter().any(|p| p.case == **id)) {
         None => Ok(predictions),
-        Some(id) => Err(Error::input(format!(
-            "{}: no prediction of {id}, a validation case of fold {fold}",
-            args.predictions.display()
-        ))
-        .hint("predict it first: nnu-infer --cases DIR --validation")),
+        Some(id) => Err(files::no_prediction(place, id, fold).into()),
     }
 }
 
 /// Every prediction with its reference, and with its image where pictures are wanted.
 fn pair(args: &Args, predictions: &[Found], run: &Run) -> Result<Vec<Case>> {
-    if predictions.is_empty() {
-        return Err(Error::input(format!(
-            "{}: holds no predictions, expected CASE/prediction.toml or CASE.nii.gz",
-            args.predictions.display()
-        )));
-    }
     let mut references = files::list(&args.labels)?;
     let images = args.images.as_deref().map(files::list).transpose()?.unwrap_or_default();
     let cases: Result<Vec<Case>> = predictions
@@ -167,14 +160,14 @@ fn missing(folder: &Path, id: &str, what: &str) -> Error {
         .hint(format!("expected {id}.nii.gz or {id}.nii in this folder"))
 }
 
-/// Labels of the plan, else of the records. Both must agree.
-fn labels(args: &Args, predictions: &[Found]) -> Result<Option<Vec<Label>>> {
-    let recorded = files::recorded_labels(predictions)?;
+/// What the plan says, else the records. Both must agree.
+fn scheme(args: &Args, predictions: &[Found]) -> Result<Option<Scheme>> {
+    let recorded = files::recorded_scheme(predictions)?;
     let Some(plan) = &args.plan else { return Ok(recorded) };
-    let planned = Record::<Plan>::load(plan)?.body.labels;
+    let planned = Scheme::of(&Record::<Plan>::load(plan)?.body);
     match recorded {
-        Some(recorded) if recorded != planned => {
-            Err(files::disagree(&args.predictions, &recorded, &planned, plan).into())
+        Some(recorded) if !recorded.fits(&planned) => {
+            Err(files::disagree(&args.predictions[0], &recorded, &planned, plan).into())
         }
         _ => Ok(Some(planned)),
     }
@@ -192,22 +185,30 @@ fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> 
     Ok(provenance)
 }
 
-/// Counts one case and draws its picture.
-fn evaluate(case: &Case, labels: Option<&[Label]>) -> Result<Counts> {
+/// Counts one case and draws its picture; also the volume of its voxels.
+fn evaluate(case: &Case, scheme: Option<&Scheme>) -> Result<(Counts, f64)> {
     let predicted = files::read_map(&case.predicted)?;
     let reference = files::read_map(&case.reference)?;
     let counts = compare(case, &predicted, &reference)?;
-    if let Some((side, value)) = labels.and_then(|labels| counts.undeclared(labels)) {
-        let expected: Vec<i32> = labels.unwrap_or_default().iter().map(|l| l.value).collect();
+    if let Some((side, value)) = scheme.and_then(|scheme| counts.undeclared(scheme)) {
+        let labels = scheme.into_iter().flat_map(|s| s.labels.iter().chain(&s.ignore));
+        let expected: Vec<i32> = labels.map(|l| l.value).collect();
         return Err(Error::input(format!(
             "{}: contains the value {value}, expected one of {expected:?}",
             case.file(side).display()
         )));
     }
+    let voxel_ml = voxel_ml(reference.geometry.spacing_mm);
     if let Some((image, picture)) = &case.overlay {
-        draw(case, &counts, labels, [&predicted, &reference], image, picture)?;
+        // Where the labels aren't known, a class's number is its value.
+        let number = |value: i32| scheme.map_or(value as i16, |scheme| scheme.class_of(value));
+        let found = || Scheme::plain(labels_found([&counts]));
+        let scheme = scheme.map_or_else(found, Scheme::clone);
+        let scores = counts.scores(&scheme, voxel_ml);
+        let entries = entries(&scheme, &scores, number);
+        draw(case, &entries, number, [&predicted, &reference], image, picture)?;
     }
-    Ok(counts)
+    Ok((counts, voxel_ml))
 }
 
 fn compare(case: &Case, predicted: &Volume, reference: &Volume) -> Result<Counts> {
@@ -219,7 +220,7 @@ fn compare(case: &Case, predicted: &Volume, reference: &Volume) -> Result<Counts
         ))
     })?;
     let [p, r] = [predicted, reference].map(|v| v.channels.index_axis(Axis(0), 0));
-    Counts::of(p, r, reference.geometry.spacing_mm).map_err(|(side, value)| {
+    Counts::of(p, r).map_err(|(side, value)| {
         Error::input(format!(
             "{}: contains the value {value}, expected whole numbers from 0 to {}",
             case.file(side).display(),
@@ -237,39 +238,36 @@ impl Case {
     }
 }
 
-/// The picture of one case. Where the labels aren't known, a class's number is its value.
+/// What the picture's legend says. Regions are shown by the labels that stand for them.
+fn entries(scheme: &Scheme, scores: &[ClassScores], number: impl Fn(i32) -> i16) -> Vec<Entry> {
+    let present = scheme.values().into_iter().zip(scores).filter(|(_, s)| !s.dice.is_nan());
+    let entry = |(value, score): (i32, &ClassScores)| Entry {
+        class: number(value),
+        text: format!("{} Dice {:.3}", score.label, score.dice),
+    };
+    present.map(entry).collect()
+}
+
+/// The picture of one case.
 fn draw(
     case: &Case,
-    counts: &Counts,
-    labels: Option<&[Label]>,
+    entries: &[Entry],
+    number: impl Fn(i32) -> i16,
     [predicted, reference]: [&Volume; 2],
-    image: &Path,
+    source: &Path,
     picture: &Path,
 ) -> Result<()> {
-    let volume = artifact::nifti::read(image)?;
+    let volume = image::read(source)?;
     volume.geometry.same_grid(&reference.geometry).map_err(|e| {
-        Error::input(format!("{}: {e} as in {}", image.display(), case.reference.display()))
+        Error::input(format!("{}: {e} as in {}", source.display(), case.reference.display()))
     })?;
-    let known = labels.map_or_else(|| labels_found([counts]), <[Label]>::to_vec);
-    let number = |value: i32| match labels {
-        Some(labels) => labels.iter().position(|l| l.value == value).unwrap_or(0) as i16,
-        None => value as i16,
-    };
     let classes = |volume: &Volume| -> Array3<i16> {
         volume.channels.index_axis(Axis(0), 0).mapv(|v| number(v as i32))
     };
-    let scores = counts.scores(&known);
-    let present = known.iter().skip(1).zip(&scores).filter(|(_, s)| !s.dice.is_nan());
-    let entries: Vec<Entry> = present
-        .map(|(label, score)| Entry {
-            class: number(label.value),
-            text: format!("{} Dice {:.3}", label.name, score.dice),
-        })
-        .collect();
     let (expected, found) = (classes(reference), classes(predicted));
     let scene = Scene {
         title: &case.id,
-        entries: &entries,
+        entries,
         geometry: &reference.geometry,
         image: volume.channels.index_axis(Axis(0), 0),
         reference: expected.view(),

@@ -1,12 +1,14 @@
 //! `nnu-postprocess fit`.
 
-use super::each_case;
+use super::{each_case, read_predicted, read_reference};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
-use artifact::prediction::{self, Found};
-use artifact::{Commit, Label, Record, hash_file};
+use artifact::prediction::Found;
+use artifact::recipe::PostprocessingRule;
+use artifact::{Commit, Record, hash_file};
 use postprocess::files;
-use postprocess::largest::{self, Evidence};
+use postprocess::fit::{Evidence, Trial, examine, fit};
+use postprocess::scheme::Scheme;
 use stage::{Common, Error, Result, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,11 +34,9 @@ pub struct Args {
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
-    let references: Vec<(String, PathBuf)> = files::list(&args.labels)?.into_iter().collect();
-    if references.is_empty() {
-        return Err(Error::input(format!("{}: holds no label maps", args.labels.display())));
-    }
-    let predictions = predictions(args, &plan, &references)?;
+    let scheme = Scheme::of(&plan);
+    let references = references(&args.labels)?;
+    let predictions = predictions(args, &scheme, &references)?;
     let all: Vec<Found> = predictions.values().cloned().collect();
     let maps = references.iter().map(|(case, path)| (case.as_str(), path.as_path()));
     let provenance = run
@@ -48,86 +48,92 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         return Ok(());
     }
     let rules = &plan.recipe.postprocessing;
+    if predictions.is_empty() && rules.rule == PostprocessingRule::CrossValidatedDice {
+        return Err(Error::input(format!(
+            "{}: recipe.postprocessing.rule = \"cross_validated_dice\", which needs --predictions",
+            args.plan.display()
+        ))
+        .hint("give the folders that nnu-infer --validation wrote, one --predictions per fold"));
+    }
     if predictions.is_empty() && rules.only_if_dice_does_not_fall {
         run.warn(
             "no --predictions: whether the Dice falls is not known; deciding by the labels alone",
         );
     }
     let commit = Commit::begin(&args.out)?;
-    let evidence = each_case(run, "cases", &references, |(case, path)| {
-        look(&plan.labels, path, predictions.get(case).map(|p| p.segmentation.as_path()))
+    let decision = fit(&scheme, rules, &mut |trials| {
+        each_case(run, "cases", &references, |(case, path)| {
+            look(&scheme, path, predictions.get(case).map(|p| p.segmentation.as_path()), trials)
+        })
     })?;
-    let decision = largest::decide(&plan.labels, &evidence, rules);
     report(&decision, run);
     commit.finish(&provenance, &decision)?;
     run.info(format!("{} written", args.out.display()));
     Ok(())
 }
 
+/// The label maps of a folder by case.
+pub(super) fn references(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let references: Vec<(String, PathBuf)> = files::list(folder)?.into_iter().collect();
+    if references.is_empty() {
+        return Err(Error::input(format!("{}: holds no label maps", folder.display())));
+    }
+    Ok(references)
+}
+
 /// Predictions by case; every one needs a label, and none may be there twice.
 fn predictions(
     args: &Args,
-    plan: &Plan,
+    scheme: &Scheme,
     references: &[(String, PathBuf)],
 ) -> Result<BTreeMap<String, Found>> {
-    let mut predictions = BTreeMap::new();
-    for folder in &args.predictions {
-        let found = prediction::find(folder)?;
-        if found.is_empty() {
-            return Err(Error::input(format!(
-                "{}: holds no predictions, expected CASE/prediction.toml or CASE.nii.gz",
-                folder.display()
-            )));
-        }
-        if let Some(labels) = files::recorded_labels(&found)?.filter(|l| *l != plan.labels) {
-            return Err(files::disagree(folder, &labels, &plan.labels, &args.plan).into());
-        }
-        for found in found {
-            let case = found.case.clone();
-            if references.iter().all(|(id, _)| *id != case) {
-                return Err(Error::input(format!(
-                    "{}: no label for the prediction of case {case}",
-                    args.labels.display()
-                )));
-            }
-            if predictions.insert(case.clone(), found).is_some() {
-                return Err(Error::input(format!(
-                    "{}: case {case} is in an earlier --predictions folder too",
-                    folder.display()
-                ))
-                .hint("each case is predicted once, by the fold that did not train on it"));
-            }
-        }
+    let merged = files::merge(&args.predictions)?;
+    if let Some(found) = files::recorded_scheme(&merged)?.filter(|found| !found.fits(scheme)) {
+        return Err(files::disagree(&args.predictions[0], &found, scheme, &args.plan).into());
     }
-    Ok(predictions)
+    let labelled = |case: &String| references.binary_search_by(|(id, _)| id.cmp(case)).is_ok();
+    if let Some(found) = merged.iter().find(|found| !labelled(&found.case)) {
+        return Err(Error::input(format!(
+            "{}: no label for the prediction of case {}",
+            args.labels.display(),
+            found.case
+        )));
+    }
+    Ok(merged.into_iter().map(|found| (found.case.clone(), found)).collect())
 }
 
-fn look(labels: &[Label], reference: &Path, predicted: Option<&Path>) -> Result<Evidence> {
-    let volume = files::read_map(reference)?;
-    let classes = prediction::class_indices(reference, &volume, labels, None)?;
-    let Some(path) = predicted else {
-        return Ok(largest::evidence(labels.len(), classes.view(), None));
-    };
-    let prediction = files::read_map(path)?;
-    prediction.geometry.same_grid(&volume.geometry).map_err(|e| {
-        Error::input(format!("{}: {e} as in {}", path.display(), reference.display()))
-    })?;
-    let predicted = prediction::class_indices(path, &prediction, labels, None)?;
-    Ok(largest::evidence(labels.len(), classes.view(), Some(predicted.view())))
+fn look(
+    scheme: &Scheme,
+    reference: &Path,
+    predicted: Option<&Path>,
+    trials: &[Trial],
+) -> Result<Evidence> {
+    let (classes, geometry) = read_reference(scheme, reference)?;
+    let predicted = predicted.map(|path| read_predicted(scheme, path, (&geometry, reference)));
+    Ok(examine(scheme, classes.view(), predicted.transpose()?.as_ref(), trials))
 }
 
-fn report(decision: &Postprocessing, run: &Run) {
-    for rule in &decision.classes {
-        let verdict =
-            if rule.keep_largest_component { "largest component only" } else { "as it is" };
-        let dice = if rule.dice_before.is_nan() {
+/// What was decided, and why.
+pub(super) fn report(decision: &Postprocessing, run: &Run) {
+    let verdict = |keep| if keep { "largest component only" } else { "as it is" };
+    let dice = |before: f64, after: f64| {
+        if before.is_nan() || after.is_nan() {
             String::new()
         } else {
-            format!(", Dice {:.4} becomes {:.4}", rule.dice_before, rule.dice_after)
-        };
+            format!(", Dice {before:.4} becomes {after:.4}")
+        }
+    };
+    if let Some(rule) = &decision.foreground {
+        let keep = verdict(rule.keep_largest_component);
+        run.info(format!("all foreground: {keep}{}", dice(rule.dice_before, rule.dice_after)));
+    }
+    for rule in &decision.classes {
         run.info(format!(
-            "{}: {verdict} (up to {} components in a training label{dice})",
-            rule.label, rule.most_components_in_training
+            "{}: {} (up to {} components in a training label{})",
+            rule.label,
+            verdict(rule.keep_largest_component),
+            rule.most_components_in_training,
+            dice(rule.dice_before, rule.dice_after)
         ));
     }
 }

@@ -1,14 +1,24 @@
-//! The command line, and what its three tasks share.
+//! The command line, and what its tasks share.
 
 pub mod apply;
+mod candidates;
+pub mod ensemble;
 pub mod evaluate;
 pub mod fit;
+pub mod select;
 
+use artifact::image::{self, Geometry};
+use artifact::prediction::{self, Prediction, PredictionInfo};
+use artifact::{Commit, Provenance};
 use clap::{Parser, Subcommand};
+use ndarray::Array3;
+use postprocess::files;
+use postprocess::scheme::Scheme;
 use rayon::prelude::*;
 use stage::{Common, Error, Result, Run};
+use std::path::Path;
 
-/// Score predictions, decide on postprocessing, and apply it.
+/// Score predictions, average them, select the best configuration, decide on postprocessing, and apply it.
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-postprocess",
@@ -28,7 +38,11 @@ pub struct Args {
 pub enum Task {
     /// Score predictions against labels: Dice, IoU, voxel counts, volumes; a table on stdout
     Evaluate(evaluate::Args),
-    /// Decide from the training labels (and cross-validated predictions) which classes keep their largest component only
+    /// Average the probabilities of several models' predictions
+    Ensemble(ensemble::Args),
+    /// Find the configuration, or pair, that predicts best in the cross-validation, and its postprocessing
+    Select(select::Args),
+    /// Decide from training labels and cross-validated predictions which classes keep their largest component only
     Fit(fit::Args),
     /// Apply what `fit` decided to predictions
     Apply(apply::Args),
@@ -40,10 +54,85 @@ impl stage::Command for Args {
     fn common(&self) -> &Common {
         match &self.command {
             Task::Evaluate(args) => &args.common,
+            Task::Ensemble(args) => &args.common,
+            Task::Select(args) => &args.common,
             Task::Fit(args) => &args.common,
             Task::Apply(args) => &args.common,
         }
     }
+}
+
+/// Prints a table for people and pipes; a reader that has seen enough is no fault.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The error of two files that lie on different grids.
+fn other_grid(path: &Path, fault: &str, reference: &Path) -> Error {
+    Error::input(format!("{}: {fault} as in {}", path.display(), reference.display()))
+}
+
+/// Reads a reference as class indices, voxels to ignore as `scheme.classes()`, and its geometry.
+fn read_reference(scheme: &Scheme, path: &Path) -> Result<(Array3<i16>, Geometry)> {
+    let volume = files::read_map(path)?;
+    let classes = prediction::class_indices(path, &volume, &scheme.labels, scheme.ignore.as_ref())?;
+    Ok((classes, volume.geometry))
+}
+
+/// Reads a predicted label map on the grid of a reference as class indices.
+fn read_predicted(
+    scheme: &Scheme,
+    path: &Path,
+    (geometry, reference): (&Geometry, &Path),
+) -> Result<Array3<i16>> {
+    let volume = files::read_map(path)?;
+    volume.geometry.same_grid(geometry).map_err(|e| other_grid(path, &e, reference))?;
+    Ok(prediction::class_indices(path, &volume, &scheme.labels, None)?)
+}
+
+/// Writes a label map of class indices and its record.
+fn write_prediction(
+    mut commit: Commit,
+    provenance: &Provenance,
+    (case, scheme): (&str, &Scheme),
+    classes: &Array3<i16>,
+    geometry: &Geometry,
+    ending: &str,
+) -> Result<()> {
+    let mut class_voxels = vec![0; scheme.classes()];
+    let values = classes.mapv(|class| {
+        // Class indices are positions in `labels`.
+        class_voxels[class as usize] += 1;
+        scheme.labels[class as usize].value
+    });
+    let segmentation = format!("segmentation{ending}");
+    commit.bytes(&segmentation, &image::encode_labels(values.view(), geometry, ending)?)?;
+    let info = PredictionInfo {
+        case: case.into(),
+        segmentation,
+        shape: geometry.shape,
+        spacing_mm: geometry.spacing_mm,
+        class_voxels,
+    };
+    let Scheme { labels, regions, .. } = scheme.clone();
+    Ok(commit.finish(provenance, &Prediction { prediction: info, labels, regions })?)
+}
+
+/// The ending that a label map made from this one gets.
+fn ending_of(path: &Path) -> &'static str {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    image::split_ending(&name).map_or(".nii.gz", |(_, ending)| ending)
+}
+
+/// Whether two paths are the same folder.
+fn same_folder(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Runs `work` on every case, in parallel; a failed case doesn't stop the others. Results in the order of `cases`.

@@ -1,0 +1,154 @@
+//! `nnu-postprocess ensemble`.
+
+use super::{each_case, ending_of, other_grid, same_folder, write_prediction};
+use artifact::image::{self, Geometry};
+use artifact::prediction::{Found, PROBABILITIES, Prediction};
+use artifact::{Commit, Provenance, Record, npy};
+use half::f16;
+use postprocess::average::Members;
+use postprocess::decision::Rule;
+use postprocess::files;
+use postprocess::scheme::Scheme;
+use stage::{Common, Error, Result, Run};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Flags of `ensemble`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder with CASE/prediction.toml and CASE/probabilities.npy; repeat it for every model or configuration
+    #[arg(long, value_name = "DIR", required = true)]
+    predictions: Vec<PathBuf>,
+    /// Write the mean probabilities too
+    #[arg(long)]
+    probabilities: bool,
+    /// Folder for CASE/prediction.toml
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// One case of every folder.
+struct Case {
+    id: String,
+    members: Vec<Found>,
+}
+
+pub fn run(args: &Args, run: &Run) -> Result<()> {
+    if args.predictions.len() < 2 {
+        return Err(Error::usage("--predictions is given once, expected at least two folders"));
+    }
+    if args.predictions.iter().any(|folder| same_folder(folder, &args.out)) {
+        return Err(Error::usage("--out is a folder of --predictions, expected another one"));
+    }
+    let cases = cases(&args.predictions)?;
+    each_case(run, "cases", &cases, |case| {
+        ensemble(args, run, case).map_err(|e| e.context(format!("case {}", case.id)))
+    })?;
+    run.info(format!("{} cases in {}", cases.len(), args.out.display()));
+    Ok(())
+}
+
+/// The cases, which every folder must have.
+fn cases(folders: &[PathBuf]) -> Result<Vec<Case>> {
+    let found: artifact::Result<Vec<Vec<Found>>> =
+        folders.iter().map(|folder| files::find(folder)).collect();
+    let found = found?;
+    let mut cases: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    for member in found.iter().flatten() {
+        cases.entry(member.case.clone()).or_default().push(member.clone());
+    }
+    for (case, members) in &cases {
+        if members.len() == folders.len() {
+            continue;
+        }
+        let has = |at: &usize| found[*at].iter().any(|f| f.case == *case);
+        let (with, without): (Vec<usize>, Vec<usize>) = (0..folders.len()).partition(has);
+        let [with, without] = [with, without].map(|at| folders[at[0]].display().to_string());
+        return Err(Error::input(format!("{without}: no prediction of {case}, which {with} has"))
+            .hint("predict it with every model, or keep cases that are to be averaged in folders of their own"));
+    }
+    Ok(cases.into_iter().map(|(id, members)| Case { id, members }).collect())
+}
+
+fn ensemble(args: &Args, run: &Run, case: &Case) -> Result<()> {
+    let records: artifact::Result<Vec<_>> =
+        case.members.iter().map(files::with_probabilities).collect();
+    let (records, paths): (Vec<Record<Prediction>>, Vec<PathBuf>) = records?.into_iter().unzip();
+    let scheme = agreed(&case.members, &records)?;
+    let geometry = common_grid(&case.members)?;
+    let out = args.out.join(&case.id).join("prediction.toml");
+    let mut provenance = run.provenance().option("probabilities", args.probabilities);
+    for member in &case.members {
+        let hash = files::hash_probabilities(std::slice::from_ref(member))?;
+        provenance = provenance.input("--predictions", hash);
+    }
+    if run.up_to_date::<Prediction>(&out, &provenance) {
+        return Ok(());
+    }
+    let commit = Commit::begin(&out)?;
+    let members = Members::open(&paths, scheme.outputs(), geometry.shape)?;
+    let ending = ending_of(&case.members[0].segmentation);
+    let of = (case.id.as_str(), &scheme);
+    write(args.probabilities, commit, &provenance, of, &members, &geometry, ending)?;
+    if !args.probabilities {
+        // An earlier call's: it isn't this record's any more.
+        let _ = std::fs::remove_file(out.with_file_name(PROBABILITIES));
+    }
+    Ok(())
+}
+
+fn write(
+    probabilities: bool,
+    mut commit: Commit,
+    provenance: &Provenance,
+    (id, scheme): (&str, &Scheme),
+    members: &Members,
+    geometry: &Geometry,
+    ending: &str,
+) -> Result<()> {
+    let classes = members.classes(&Rule::for_probabilities(scheme))?;
+    if probabilities {
+        let [z, y, x] = geometry.shape;
+        commit.stream(PROBABILITIES, |out| {
+            out.write_all(&npy::encode_header::<f16>(&[scheme.outputs(), z, y, x]))?;
+            for output in 0..scheme.outputs() {
+                for slab in members.slabs() {
+                    let mean = members.mean(output, slab).map_err(std::io::Error::other)?;
+                    let halves = mean.iter().flat_map(|p| f16::from_f32(*p).to_le_bytes());
+                    out.write_all(&halves.collect::<Vec<u8>>())?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    write_prediction(commit, provenance, (id, scheme), &classes, geometry, ending)
+}
+
+/// What all members say that their outputs mean.
+fn agreed(members: &[Found], records: &[Record<Prediction>]) -> Result<Scheme> {
+    let schemes: Vec<Scheme> = records.iter().map(|r| Scheme::of_prediction(&r.body)).collect();
+    match schemes.iter().position(|scheme| !scheme.fits(&schemes[0])) {
+        None => Ok(schemes[0].clone()),
+        Some(at) => {
+            let [first, other] = [0, at].map(|at| members[at].record.as_deref());
+            let (first, other) = (first.unwrap_or(Path::new("")), other.unwrap_or(Path::new("")));
+            let error = files::disagree(other, &schemes[at], &schemes[0], first);
+            Err(error.hint("only models of one data set can be averaged").into())
+        }
+    }
+}
+
+/// The grid that all members lie on.
+fn common_grid(members: &[Found]) -> Result<Geometry> {
+    let (geometry, _) = image::read_header(&members[0].segmentation)?;
+    for member in &members[1..] {
+        let (other, _) = image::read_header(&member.segmentation)?;
+        other.agrees(&geometry).map_err(|e| {
+            other_grid(&member.segmentation, &e, &members[0].segmentation)
+                .hint("these are predictions of different images")
+        })?;
+    }
+    Ok(geometry)
+}
