@@ -8,6 +8,7 @@
 //! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
 
 mod bench;
+pub mod checkpoint;
 mod cpu;
 pub mod describe;
 mod device;

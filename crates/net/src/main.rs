@@ -1,7 +1,8 @@
-//! The U-Net of a plan: describe, init, forward, bench.
+//! The U-Net of a plan: describe, init, forward, bench; and nnU-Net's checkpoints: import, export.
 
 mod cli;
 
+use artifact::model::Model;
 use artifact::plan::Plan;
 use cli::Task;
 use stage::Io;
@@ -11,8 +12,16 @@ const IO: &[Io] = &[
     Io::reads::<Plan>("--plan"),
     Io::foreign("reads", "--weights", "npz"),
     Io::foreign("reads", "--image", "npy"),
+    Io::foreign("reads", "--checkpoint", "pth"),
+    Io::reads::<Model>("export --model"),
+    Io::foreign("reads", "--plans", "json"),
+    Io::foreign("reads", "--dataset-json", "json"),
     Io::foreign("writes", "init --out", "npz"),
     Io::foreign("writes", "forward --out", "npy"),
+    Io::foreign("writes", "import --out", "npz"),
+    Io::writes::<Model>("import --model"),
+    Io::foreign("writes", "import --extract", "json"),
+    Io::foreign("writes", "export --out", "pth"),
 ];
 
 fn main() -> ExitCode {
@@ -21,5 +30,7 @@ fn main() -> ExitCode {
         Task::Init(args) => cli::init(args, run),
         Task::Forward(args) => cli::forward(args, run),
         Task::Bench(args) => cli::bench(args, run),
+        Task::Import(args) => cli::import(args, run),
+        Task::Export(args) => cli::export(args, run),
     })
 }

@@ -1,22 +1,25 @@
 //! The command line of `nnu-net`.
 
+mod exchange;
 mod tasks;
 
 use artifact::Record;
 use artifact::plan::{Network, Plan};
 use clap::{Parser, Subcommand};
+pub use exchange::{Export, Import, export, import};
 use stage::{Common, Error, Result, Seed};
 use std::path::PathBuf;
 pub use tasks::{bench, describe, forward, init};
 
-/// Describe, initialise, run and time the U-Net of a plan.
+/// Describe, initialise, run and time the U-Net of a plan; exchange weights with nnU-Net.
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-net",
     version,
     after_help = "\
-Example:
-  nnu-net describe --plan plan.toml --configuration 3d_fullres"
+Examples:
+  nnu-net describe --plan plan.toml --configuration 3d_fullres
+  nnu-net import --checkpoint fold_0/checkpoint_final.pth --plan plan.toml --model models/3d_fullres/fold_0"
 )]
 pub struct Args {
     /// What to do
@@ -35,6 +38,10 @@ pub enum Task {
     Forward(Forward),
     /// Time training iterations and forward passes on noise
     Bench(Bench),
+    /// Take over a checkpoint of nnU-Net (.pth), without running what it says
+    Import(Import),
+    /// Write a checkpoint that nnU-Net loads strictly
+    Export(Export),
 }
 
 impl stage::Command for Args {
@@ -46,6 +53,8 @@ impl stage::Command for Args {
             Task::Init(args) => &args.common,
             Task::Forward(args) => &args.common,
             Task::Bench(args) => &args.common,
+            Task::Import(args) => &args.common,
+            Task::Export(args) => &args.common,
         }
     }
 }

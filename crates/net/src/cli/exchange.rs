@@ -1,0 +1,258 @@
+//! `import` and `export`: checkpoints of nnU-Net.
+
+use artifact::model::{HISTORY, History, Model, ModelInfo, PLAN, WEIGHTS};
+use artifact::plan::{Configuration, Plan};
+use artifact::{Commit, Record, hash_file};
+use net::checkpoint::{self, Checkpoint};
+use net::{Device, UNet, weights};
+use serde_json::Value;
+use stage::{Common, Error, Result, Run};
+use std::path::{Path, PathBuf};
+
+/// `nnu-net import`.
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// Checkpoint of nnU-Net v2
+    #[arg(long, value_name = "CHECKPOINT.pth")]
+    pub checkpoint: PathBuf,
+    /// Plan of the network, as nnu-plan import makes it from plans.json
+    #[arg(long, value_name = "PLAN", required_unless_present = "extract")]
+    pub plan: Option<PathBuf>,
+    /// Configuration of the plan [default: the checkpoint's]
+    #[arg(long, value_name = "NAME", requires = "plan")]
+    pub configuration: Option<String>,
+    /// Fold of the model [default: the checkpoint's]
+    #[arg(long, value_name = "K", requires = "model")]
+    pub fold: Option<usize>,
+    /// Write the weights alone
+    #[arg(long, value_name = "WEIGHTS.npz", requires = "plan")]
+    pub out: Option<PathBuf>,
+    /// Write a model folder, as nnu-infer --model takes it
+    #[arg(long, value_name = "DIR", requires = "plan")]
+    pub model: Option<PathBuf>,
+    /// Write the plans.json and dataset.json inside the checkpoint to this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["plan", "out", "model"])]
+    pub extract: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nnu-net export`.
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    /// Folder of a trained model
+    #[arg(long, value_name = "DIR", required_unless_present = "weights")]
+    pub model: Option<PathBuf>,
+    /// Weights, instead of a model
+    #[arg(long, value_name = "WEIGHTS.npz", conflicts_with = "model", requires = "plan")]
+    pub weights: Option<PathBuf>,
+    /// Plan of the weights
+    #[arg(long, value_name = "PLAN", requires = "weights", requires = "configuration")]
+    pub plan: Option<PathBuf>,
+    /// Configuration of the weights
+    #[arg(long, value_name = "NAME", requires = "plan")]
+    pub configuration: Option<String>,
+    /// Fold of the weights
+    #[arg(long, value_name = "K", requires = "weights", default_value_t = 0)]
+    pub fold: usize,
+    /// nnU-Net's plans, as nnu-plan export writes them
+    #[arg(long, value_name = "PLANS.json")]
+    pub plans: PathBuf,
+    /// nnU-Net's description of the data set
+    #[arg(long, value_name = "DATASET.json")]
+    pub dataset_json: PathBuf,
+    /// Where the checkpoint goes
+    #[arg(long, value_name = "CHECKPOINT.pth")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+fn configuration<'a>(path: &Path, plan: &'a Plan, name: &str) -> Result<&'a Configuration> {
+    Ok(plan.configuration(name).map_err(|e| artifact::Error::input(path, e))?)
+}
+
+/// A checkpoint becomes weights or a model folder.
+pub fn import(args: &Import, run: &Run) -> Result<()> {
+    if let Some(folder) = &args.extract {
+        return extract(&args.checkpoint, folder, run);
+    }
+    let Some(plan_path) = &args.plan else { return Err(Error::usage("--plan is missing")) };
+    if args.out.is_none() && args.model.is_none() {
+        return Err(Error::usage("import writes nothing: give --out or --model, or both"));
+    }
+    let plan: Plan = Record::load(plan_path)?.body;
+    let name = match &args.configuration {
+        Some(name) => name.clone(),
+        None => checkpoint::configuration(&args.checkpoint)?,
+    };
+    let c = configuration(plan_path, &plan, &name)?;
+    let found = checkpoint::read(&args.checkpoint, &c.network)?;
+    compare(&found, &plan, &name, run);
+    if let Some(out) = &args.out {
+        Commit::file(out, &weights::to_npz(&found.parameters))?;
+        run.info(format!("wrote {}", out.display()));
+    }
+    match &args.model {
+        Some(folder) => write_model(args, folder, plan_path, &name, &found, run),
+        None => Ok(()),
+    }
+}
+
+/// Says where checkpoint and plan disagree without being wrong.
+fn compare(found: &Checkpoint, plan: &Plan, name: &str, run: &Run) {
+    if let Some(other) = found.configuration.as_deref().filter(|other| *other != name) {
+        run.warn(format!("the checkpoint was trained for {other}, taken as {name}"));
+    }
+    let planned = &plan.recipe.augmentation.mirror_axes;
+    let shift = usize::from(found.flat);
+    let allowed = found.mirror_axes.as_ref();
+    let allowed: Option<Vec<usize>> = allowed.map(|axes| axes.iter().map(|a| a + shift).collect());
+    let ours: Vec<usize> = planned.iter().copied().filter(|axis| *axis >= shift).collect();
+    if let Some(allowed) = allowed.filter(|allowed| *allowed != ours) {
+        run.warn(format!(
+            "the checkpoint was trained with mirroring along axes {allowed:?}, the plan predicts with {ours:?} \
+             (recipe.augmentation.mirror_axes)"
+        ));
+    }
+}
+
+fn write_model(
+    args: &Import,
+    folder: &Path,
+    plan_path: &Path,
+    name: &str,
+    found: &Checkpoint,
+    run: &Run,
+) -> Result<()> {
+    let Some(fold) = args.fold.or(found.fold) else {
+        return Err(Error::usage(format!(
+            "{}: its fold is not a number; say --fold K",
+            args.checkpoint.display()
+        )));
+    };
+    let provenance = run
+        .provenance()
+        .option("configuration", name)
+        .option("fold", i64::try_from(fold).unwrap_or(i64::MAX))
+        .input("checkpoint", hash_file(&args.checkpoint)?)
+        .input("plan", hash_file(plan_path)?);
+    let record = folder.join("model.toml");
+    if run.up_to_date::<Model>(&record, &provenance) {
+        return Ok(());
+    }
+    let plan = std::fs::read(plan_path).map_err(|e| artifact::Error::io(plan_path, "read", &e))?;
+    let mut commit = Commit::begin(&record)?;
+    commit.bytes(WEIGHTS, &weights::to_npz(&found.parameters))?;
+    commit.bytes(PLAN, &plan)?;
+    let model = ModelInfo {
+        configuration: name.into(),
+        fold,
+        epochs: found.epochs.unwrap_or(1).max(1),
+        ended_by: "imported".into(),
+        precision: "f32".into(),
+        validation: vec![],
+        validation_dice: vec![],
+    };
+    commit.finish(&provenance, &Model { model })?;
+    run.info(format!("wrote {}", record.display()));
+    Ok(())
+}
+
+fn extract(path: &Path, folder: &Path, run: &Run) -> Result<()> {
+    let carried = checkpoint::carried(path)?;
+    for (name, value) in [("plans.json", &carried.plans), ("dataset.json", &carried.dataset)] {
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))?;
+        let to = folder.join(name);
+        Commit::file(&to, format!("{text}\n").as_bytes())?;
+        run.info(format!("wrote {}", to.display()));
+    }
+    Ok(())
+}
+
+/// What is exported: weights of a configuration, and how they came about.
+struct Source {
+    weights: PathBuf,
+    plan_path: PathBuf,
+    configuration: String,
+    fold: usize,
+    epochs: usize,
+    history: History,
+}
+
+impl Source {
+    fn of_model(folder: &Path) -> Result<Self> {
+        let path = folder.join("model.toml");
+        let record = Record::<Model>::load(&path)?;
+        record.verify(&path)?;
+        let history = folder.join(HISTORY);
+        let history = match history.exists() {
+            true => Record::<History>::load(&history)?.body,
+            false => History::default(),
+        };
+        let info = record.body.model;
+        Ok(Self {
+            weights: folder.join(WEIGHTS),
+            plan_path: folder.join(PLAN),
+            configuration: info.configuration,
+            fold: info.fold,
+            epochs: info.epochs,
+            history,
+        })
+    }
+
+    fn of(args: &Export) -> Result<Self> {
+        match (&args.model, &args.weights, &args.plan, &args.configuration) {
+            (Some(folder), ..) => Self::of_model(folder),
+            (None, Some(weights), Some(plan), Some(configuration)) => Ok(Self {
+                weights: weights.clone(),
+                plan_path: plan.clone(),
+                configuration: configuration.clone(),
+                fold: args.fold,
+                epochs: 0,
+                history: History::default(),
+            }),
+            _ => Err(Error::usage("give --model, or --weights with --plan and --configuration")),
+        }
+    }
+}
+
+/// A model becomes a checkpoint.
+pub fn export(args: &Export, run: &Run) -> Result<()> {
+    let source = Source::of(args)?;
+    let plan: Plan = Record::load(&source.plan_path)?.body;
+    let c = configuration(&source.plan_path, &plan, &source.configuration)?;
+    let (plans, dataset) = (read_json(&args.plans)?, read_json(&args.dataset_json)?);
+    let flat = checkpoint::is_flat(&c.network, c.patch_shape);
+    checkpoint::check_plans(&plans, &source.configuration, &c.network, flat).map_err(|e| {
+        artifact::Error::input(&args.plans, e).hint("write it from the same plan: nnu-plan export")
+    })?;
+    let at = |e: net::Error| Error::input(format!("{}: {e}", source.weights.display()));
+    let device = Device::open("cpu").map_err(|e| Error::failed(e.to_string()))?;
+    let mut net = UNet::new(&c.network, &device).map_err(at)?;
+    net.set_parameters(&weights::read_npz(&source.weights)?).map_err(at)?;
+    let axes = plan.recipe.augmentation.mirror_axes.iter();
+    let mirror_axes: Vec<usize> =
+        axes.filter_map(|axis| axis.checked_sub(usize::from(flat))).collect();
+    let export = checkpoint::Export {
+        network: &c.network,
+        flat,
+        plans: &plans,
+        dataset: &dataset,
+        configuration: &source.configuration,
+        fold: source.fold,
+        epochs: source.epochs,
+        history: &source.history.epochs,
+        mirror_axes: if plan.recipe.inference.mirroring { &mirror_axes } else { &[] },
+    };
+    let bytes = checkpoint::encode(&net.parameters(), &export).map_err(at)?;
+    Commit::file(&args.out, &bytes)?;
+    run.info(format!("wrote {}", args.out.display()));
+    Ok(())
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| artifact::Error::io(path, "read", &e))?;
+    Ok(serde_json::from_str(&text)
+        .map_err(|e| artifact::Error::input(path, format!("not JSON: {e}")))?)
+}
