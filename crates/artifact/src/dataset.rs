@@ -54,6 +54,60 @@ pub struct DatasetCase {
     pub label: Option<PathBuf>,
 }
 
+/// What a `dataset.json` says by itself, whether its images are there or not, and of whatever format they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatasetJson {
+    /// `name`.
+    pub name: Option<String>,
+    /// Channel names in channel order.
+    pub channels: Vec<String>,
+    /// Classes by rising value, background first.
+    pub labels: Vec<Label>,
+    /// Regions in the order of the file.
+    pub regions: Vec<Region>,
+    /// The label of voxels that nobody annotated.
+    pub ignore: Option<Label>,
+    /// `file_ending`.
+    pub file_ending: Option<String>,
+    /// `numTraining`.
+    pub training_cases: Option<usize>,
+    /// Ids of the training cases, where the file lists them, sorted.
+    pub ids: Option<Vec<String>>,
+    /// nnU-Net's class that reads the images, where the file names one.
+    pub image_reader: Option<String>,
+}
+
+impl DatasetJson {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it's missing or broken: the key, what was found, what was expected.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::io(path, "read this description of the data set", &e))?;
+        let read = Description::parse(&text).map_err(|e| Error::input(path, e))?;
+        let listed = read.training.as_ref().or(read.table.as_ref());
+        let ids = listed.map(|entries| {
+            let id = |e: &json::Entry| {
+                e.id.clone().or_else(|| e.images.first().map(|file| case_id(file)))
+            };
+            let ids: BTreeSet<String> = entries.iter().filter_map(id).collect();
+            ids.into_iter().collect()
+        });
+        Ok(Self {
+            name: read.name,
+            channels: read.channels,
+            labels: read.labels,
+            regions: read.regions,
+            ignore: read.ignore,
+            file_ending: read.file_ending,
+            training_cases: read.declared_training,
+            ids,
+            image_reader: read.image_reader,
+        })
+    }
+}
+
 impl Dataset {
     /// Reads `dataset.json` in `folder` and finds the cases.
     ///
@@ -67,6 +121,7 @@ impl Dataset {
         })?;
         let invalid = |e: String| Error::input(&path, e);
         let description = Description::parse(&text).map_err(invalid)?;
+        description.check_ending().map_err(invalid)?;
         let mut dataset = Self {
             name: description.name.clone().unwrap_or_else(|| folder_name(folder)),
             channels: description.channels.clone(),

@@ -1,7 +1,8 @@
 //! The command line of `nnu-plan`.
 
 use artifact::Provenance;
-use clap::Parser;
+use artifact::plan::NnunetNames;
+use clap::{Parser, Subcommand};
 use plan::folds::FoldOptions;
 use plan::recipe::{BUILT_IN, Resolved};
 use plan::settings::Setting;
@@ -12,11 +13,22 @@ use std::path::{Path, PathBuf};
 
 /// Decides how a data set is segmented: spacing, patches, batches, networks, folds
 #[derive(Debug, Parser)]
-#[command(name = "nnu-plan", version, after_help = EXAMPLE)]
+#[command(
+    name = "nnu-plan",
+    version,
+    after_help = EXAMPLE,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(crate) struct Args {
-    /// What nnu-fingerprint measured
+    #[command(subcommand)]
+    pub(crate) task: Option<Task>,
+    /// What nnu-fingerprint measured, or nnU-Net's dataset_fingerprint.json
     #[arg(long, value_name = "FILE", required_unless_present = "print_recipe")]
     fingerprint: Option<PathBuf>,
+    /// nnU-Net's dataset.json for its fingerprint [default: dataset.json beside it]
+    #[arg(long, value_name = "FILE")]
+    dataset_json: Option<PathBuf>,
     /// Where the plan goes; splits.toml goes beside it
     #[arg(long, value_name = "FILE", required_unless_present = "print_recipe")]
     out: Option<PathBuf>,
@@ -30,6 +42,104 @@ pub(crate) struct Args {
     /// GPU memory to plan for, short for --set planning.gpu_memory_gib=GIB
     #[arg(long, value_name = "GIB")]
     gpu_memory: Option<f64>,
+    #[command(flatten)]
+    folds: FoldArgs,
+    /// Print the recipe with all settings, and exit: the beginning of one's own recipe file
+    #[arg(long)]
+    print_recipe: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+const EXAMPLE: &str = "Examples:
+  nnu-plan --fingerprint work/fingerprint.toml --set schedule.epochs=50 --out work/plan.toml
+  nnu-plan --fingerprint dataset_fingerprint.json --dataset-json dataset.json --recipe v2 --out work/plan.toml
+  nnu-plan export --plan work/plan.toml --out plans.json
+  nnu-plan import --plans plans.json --dataset-json dataset.json --out work/plan.toml";
+
+/// nnU-Net's plans
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Write a plan as nnU-Net's plans.json
+    Export(ExportArgs),
+    /// Make a plan of nnU-Net's plans.json
+    Import(ImportArgs),
+}
+
+/// Write a plan as nnU-Net's plans.json
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// The plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: PathBuf,
+    /// Where plans.json goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// nnU-Net's name of the data set, such as Dataset004_Hippocampus [default: the plan's]
+    #[arg(long, value_name = "NAME")]
+    dataset_name: Option<String>,
+    /// nnU-Net's name of the plans [default: what its planner calls them]
+    #[arg(long, value_name = "NAME")]
+    plans_name: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl ExportArgs {
+    pub(crate) fn names(&self) -> NnunetNames {
+        let (dataset, plans) = (self.dataset_name.clone(), self.plans_name.clone());
+        NnunetNames { dataset, plans, ..NnunetNames::default() }
+    }
+}
+
+/// Make a plan of nnU-Net's plans.json
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// nnU-Net's plans
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plans: PathBuf,
+    /// The data set's dataset.json: channels, labels, file ending, number of cases
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dataset_json: PathBuf,
+    /// What nnu-fingerprint measured: its cases make splits.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fingerprint: Option<PathBuf>,
+    /// Where the plan goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Recipe for everything that plans.json doesn't say [default: the built-in one of its planner, such as v2]
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
+    /// Change a key of the recipe or of an imported configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    folds: FoldArgs,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl ImportArgs {
+    pub(crate) fn recipe(&self) -> Result<Option<Resolved>> {
+        self.recipe.as_deref().map(recipe).transpose()
+    }
+
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>> {
+        self.set.iter().map(|text| Setting::parse(text)).collect()
+    }
+
+    pub(crate) fn folds(&self) -> &FoldArgs {
+        &self.folds
+    }
+
+    pub(crate) fn provenance(&self, made: Provenance) -> Provenance {
+        if self.set.is_empty() { made } else { made.option("set", self.set.clone()) }
+    }
+}
+
+/// How cases are split
+#[derive(Debug, clap::Args)]
+pub(crate) struct FoldArgs {
     /// Folds of the cross-validation
     #[arg(long, value_name = "K", default_value_t = 5)]
     folds: usize,
@@ -39,20 +149,17 @@ pub(crate) struct Args {
     /// Seed of the folds; 12345 gives nnU-Net's own
     #[arg(long, value_name = "N", default_value_t = 12345)]
     fold_seed: u32,
-    /// Print the recipe with all settings, and exit: the beginning of one's own recipe file
-    #[arg(long)]
-    print_recipe: bool,
-    #[command(flatten)]
-    common: Common,
 }
-
-const EXAMPLE: &str = "Example:\n  nnu-plan --fingerprint work/fingerprint.toml --set schedule.epochs=50 --out work/plan.toml";
 
 impl Command for Args {
     const STAGE: &'static str = "plan";
 
     fn common(&self) -> &Common {
-        &self.common
+        match &self.task {
+            None => &self.common,
+            Some(Task::Export(args)) => &args.common,
+            Some(Task::Import(args)) => &args.common,
+        }
     }
 }
 
@@ -63,17 +170,18 @@ impl Args {
         paths.filter(|_| !self.print_recipe)
     }
 
-    /// The recipe without settings. A name without path separator or ending is a built-in recipe's.
+    /// `--dataset-json`, or the file of that name beside nnU-Net's fingerprint.
+    pub(crate) fn dataset_json(&self, fingerprint: &Path) -> PathBuf {
+        let given = self.dataset_json.clone();
+        given.unwrap_or_else(|| fingerprint.with_file_name("dataset.json"))
+    }
+
     pub(crate) fn recipe(&self) -> Result<Resolved> {
-        let path = Path::new(&self.recipe);
-        if BUILT_IN.iter().any(|(name, _)| *name == self.recipe)
-            || (path.extension().is_none() && path.components().count() == 1 && !path.exists())
-        {
-            return Resolved::built_in(&self.recipe);
-        }
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| artifact::Error::io(path, "read this recipe", &e))?;
-        Resolved::from_text(&text, path)
+        recipe(&self.recipe)
+    }
+
+    pub(crate) fn folds(&self) -> &FoldArgs {
+        &self.folds
     }
 
     /// `--gpu-memory`, then every `--set` in order; the last one of a key counts.
@@ -82,32 +190,12 @@ impl Args {
         memory.iter().chain(&self.set).map(|text| Setting::parse(text)).collect()
     }
 
-    pub(crate) fn folds(&self) -> Result<FoldOptions> {
-        let pattern = self.group_by.as_deref().map(Regex::new).transpose();
-        let group_by = pattern.map_err(|e| {
-            let message = e.to_string();
-            let last = message.lines().last().unwrap_or("not a regular expression");
-            let pattern = self.group_by.as_deref().unwrap_or_default();
-            Error::usage(format!("--group-by {pattern}: {}", last.trim_start_matches("error: ")))
-        })?;
-        Ok(FoldOptions { folds: self.folds, seed: self.fold_seed, group_by })
-    }
-
     pub(crate) fn plan_provenance(&self, made: Provenance) -> Provenance {
         let made = match self.gpu_memory {
             Some(gib) => made.option("gpu_memory", gib),
             None => made,
         };
         if self.set.is_empty() { made } else { made.option("set", self.set.clone()) }
-    }
-
-    pub(crate) fn splits_provenance(&self, made: Provenance) -> Provenance {
-        let folds = i64::try_from(self.folds).unwrap_or(i64::MAX);
-        let made = made.option("folds", folds).seed(u64::from(self.fold_seed));
-        match &self.group_by {
-            Some(pattern) => made.option("group_by", pattern.as_str()),
-            None => made,
-        }
     }
 
     /// The recipe with its settings, to stdout.
@@ -119,4 +207,39 @@ impl Args {
         let _ = std::io::stdout().write_all(recipe.document().to_string().as_bytes());
         Ok(())
     }
+}
+
+impl FoldArgs {
+    pub(crate) fn options(&self) -> Result<FoldOptions> {
+        let pattern = self.group_by.as_deref().map(Regex::new).transpose();
+        let group_by = pattern.map_err(|e| {
+            let message = e.to_string();
+            let last = message.lines().last().unwrap_or("not a regular expression");
+            let pattern = self.group_by.as_deref().unwrap_or_default();
+            Error::usage(format!("--group-by {pattern}: {}", last.trim_start_matches("error: ")))
+        })?;
+        Ok(FoldOptions { folds: self.folds, seed: self.fold_seed, group_by })
+    }
+
+    pub(crate) fn provenance(&self, made: Provenance) -> Provenance {
+        let folds = i64::try_from(self.folds).unwrap_or(i64::MAX);
+        let made = made.option("folds", folds).seed(u64::from(self.fold_seed));
+        match &self.group_by {
+            Some(pattern) => made.option("group_by", pattern.as_str()),
+            None => made,
+        }
+    }
+}
+
+/// The recipe without settings. A name without path separator or ending is a built-in recipe's.
+fn recipe(name: &str) -> Result<Resolved> {
+    let path = Path::new(name);
+    if BUILT_IN.iter().any(|(built_in, _)| *built_in == name)
+        || (path.extension().is_none() && path.components().count() == 1 && !path.exists())
+    {
+        return Resolved::built_in(name);
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| artifact::Error::io(path, "read this recipe", &e))?;
+    Resolved::from_text(&text, path)
 }

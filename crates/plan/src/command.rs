@@ -3,10 +3,12 @@
 use crate::measured::Measured;
 use crate::recipe::Resolved;
 use crate::settings::{self, Setting};
-use crate::{Fixed, plan_with, text};
+use crate::{Fixed, nnunet, plan_with, text};
 use artifact::Kind;
 use artifact::plan::Plan;
+use artifact::recipe::{Planning, Recipe};
 use stage::{Error, Result};
+use std::path::Path;
 use toml_edit::{DocumentMut, Value};
 
 const CONFIGURATIONS: &str = "configurations.";
@@ -42,7 +44,59 @@ pub fn assemble(
     if fixed != Fixed::default() {
         document = text::decisions(&plan_with(measured, &values, &fixed)).map_err(failed)?;
     }
-    for setting in &planned {
+    finish(document, recipe, &values, &planned)
+}
+
+/// nnU-Net's plans as a plan and its commented text. The recipe is that of its planner unless one is given; the orders of
+/// resampling in the plans go before the recipe's, `set` before both.
+///
+/// # Errors
+/// If the plans or `dataset.json` are broken or say what these programs can't do; see [`nnunet::import`].
+pub fn import(
+    plans: &Path,
+    dataset_json: &Path,
+    recipe: Option<Resolved>,
+    set: &[Setting],
+) -> Result<(Plan, String)> {
+    let described = nnunet::Described::load(dataset_json)?;
+    let text = std::fs::read_to_string(plans)
+        .map_err(|e| artifact::Error::io(plans, "read nnU-Net's plans", &e))?;
+    let fault = |e: String| Error::input(format!("{}: {e}", plans.display()));
+    let read = |deep| nnunet::import(&text, &described.json, deep).map_err(fault);
+    let imported = read(true)?;
+    let mut recipe = match recipe {
+        Some(recipe) => recipe,
+        None => Resolved::built_in(imported.recipe)?,
+    };
+    for (key, order) in &imported.settings {
+        let setting = Setting { key: (*key).into(), value: order.to_string() };
+        recipe.change(&setting, "plans.json").map_err(|e| fault(e.message))?;
+    }
+    let (planned, chosen): (Vec<&Setting>, Vec<&Setting>) =
+        set.iter().partition(|s| s.key.starts_with(CONFIGURATIONS));
+    for setting in chosen {
+        recipe.set(setting)?;
+    }
+    let values = recipe.recipe()?;
+    let imported = match &values.planning {
+        Planning::Paper(planning) => read(planning.deep_supervision)?,
+        Planning::V2(planning) => read(planning.deep_supervision)?,
+    };
+    let plan = described.plan(imported, &values);
+    plan.check().map_err(fault)?;
+    let document = text::decisions(&plan).map_err(|e| Error::failed(format!("the plan: {e}")))?;
+    finish(document, recipe, &values, &planned)
+}
+
+/// Sets keys of the planned configurations and puts the recipe behind the decisions.
+fn finish(
+    mut document: DocumentMut,
+    recipe: Resolved,
+    values: &Recipe,
+    planned: &[&Setting],
+) -> Result<(Plan, String)> {
+    let failed = |e| Error::failed(format!("the plan cannot be written: {e}"));
+    for setting in planned {
         let keys = settings::keys(&document);
         let Some(old) = settings::value_mut(&mut document, &setting.key) else {
             return Err(settings::unknown("--set", &setting.key, keys.iter()));
@@ -50,7 +104,7 @@ pub fn assemble(
         let value = setting.value_like(old)?;
         settings::replace(old, value, "--set");
     }
-    let plan = text::read(&document, &values).and_then(|p| p.check().map(|()| p));
+    let plan = text::read(&document, values).and_then(|p| p.check().map(|()| p));
     let plan = plan.map_err(|e| {
         let keys: Vec<&str> = planned.iter().map(|s| s.key.as_str()).collect();
         if keys.is_empty() {

@@ -10,6 +10,7 @@ pub mod folds;
 pub mod geometry;
 pub mod measured;
 mod mt19937;
+pub mod nnunet;
 mod normalisation;
 pub mod paper;
 pub mod recipe;

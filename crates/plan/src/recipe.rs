@@ -122,13 +122,18 @@ impl Resolved {
     /// # Errors
     /// If the key is unknown (the nearest is named) or the value of another type.
     pub fn set(&mut self, setting: &Setting) -> Result<()> {
+        self.change(setting, "--set")
+    }
+
+    /// As [`Self::set`], with the comment saying `by` what.
+    pub(crate) fn change(&mut self, setting: &Setting, by: &str) -> Result<()> {
         let known = settings::keys(&self.document);
         let Some(old) = settings::value_mut(&mut self.document, &setting.key) else {
-            return Err(settings::unknown("--set", &setting.key, known.iter()));
+            return Err(settings::unknown(by, &setting.key, known.iter()));
         };
         let value = setting.value_like(old)?;
-        settings::replace(old, value, "--set");
-        let set = format!("--set {}={}", setting.key, setting.value);
+        settings::replace(old, value, by);
+        let set = format!("{by} {}={}", setting.key, setting.value);
         self.parse().map(drop).map_err(|e| Error::usage(format!("{set}: {e}")))
     }
 

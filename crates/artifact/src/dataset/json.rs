@@ -12,6 +12,8 @@ pub(super) struct Description {
     pub regions: Vec<Region>,
     pub ignore: Option<Label>,
     pub file_ending: Option<String>,
+    /// nnU-Net's class that reads the images.
+    pub image_reader: Option<String>,
     pub declared_training: Option<usize>,
     /// The Decathlon's list.
     pub training: Option<Vec<Entry>>,
@@ -45,12 +47,24 @@ impl Description {
             labels,
             regions,
             ignore,
-            file_ending: file_ending(&top)?,
+            file_ending: text_of(&top, "file_ending")?,
+            image_reader: text_of(&top, "overwrite_image_reader_writer")?,
             declared_training: declared_training(&top)?,
             training: list("training")?,
             table: top.get("dataset").map(table).transpose()?,
             test: list("test")?.unwrap_or_default(),
         })
+    }
+
+    /// Whether images of this ending can be read.
+    pub fn check_ending(&self) -> Parsed<()> {
+        match &self.file_ending {
+            Some(e) if !crate::image::ENDINGS.contains(&e.as_str()) => Err(format!(
+                "file_ending = \"{e}\", expected one of {}",
+                crate::image::ENDINGS.join(" ")
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -68,17 +82,6 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Parsed<Option<String>> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => Err(format!("{key} = {}, expected a text", show(other))),
-    }
-}
-
-fn file_ending(top: &Map<String, Value>) -> Parsed<Option<String>> {
-    let ending = text_of(top, "file_ending")?;
-    match &ending {
-        Some(e) if !crate::image::ENDINGS.contains(&e.as_str()) => Err(format!(
-            "file_ending = \"{e}\", expected one of {}",
-            crate::image::ENDINGS.join(" ")
-        )),
-        _ => Ok(ending),
     }
 }
 

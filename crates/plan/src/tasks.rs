@@ -1,0 +1,132 @@
+//! What `nnu-plan` does: plan, export, import.
+
+use crate::args::{Args, ExportArgs, FoldArgs, ImportArgs};
+use artifact::fingerprint::Fingerprint;
+use artifact::plan::Plan;
+use artifact::splits::Splits;
+use artifact::{Commit, Provenance, Record, hash_bytes, hash_file};
+use plan::measured::Measured;
+use plan::nnunet::{self, Described};
+use plan::{command, folds::split, text::summary};
+use stage::{Error, Result, Run};
+use std::path::Path;
+
+/// A data set, the ids of its cases where they are known, and what it was read from.
+struct Input {
+    measured: Measured,
+    ids: Option<Vec<String>>,
+    made: Provenance,
+}
+
+/// Fingerprint and recipe to plan and splits.
+pub(crate) fn plan(args: &Args, run: &Run) -> Result<()> {
+    let recipe = args.recipe()?;
+    let settings = args.settings()?;
+    let Some((fingerprint, out)) = args.paths() else {
+        return Args::print(recipe, &settings);
+    };
+    let input = input(args, fingerprint, run)?;
+    let recipe_hash = hash_bytes(recipe.document().to_string().as_bytes());
+    let (plan, text) = command::assemble(input.measured, recipe, &settings)?;
+    let splits = Folds::new(input.ids, args.folds())?;
+    let made = args.plan_provenance(input.made.clone()).input("--recipe", recipe_hash);
+    write(out, &made, &plan, &text, run)?;
+    splits.write(out, input.made, run)
+}
+
+fn input(args: &Args, fingerprint: &Path, run: &Run) -> Result<Input> {
+    if nnunet::is_fingerprint(fingerprint) {
+        let dataset_json = args.dataset_json(fingerprint);
+        let described = Described::load(&dataset_json).map_err(|e| {
+            let hint =
+                "--dataset-json names the dataset.json that belongs to nnU-Net's fingerprint";
+            if e.hint.is_none() { e.hint(hint) } else { e }
+        })?;
+        let made = run.provenance().input("--fingerprint", hash_file(fingerprint)?);
+        return Ok(Input {
+            measured: nnunet::measured(fingerprint, &described)?,
+            ids: described.ids().map(<[String]>::to_vec),
+            made: made.input("--dataset-json", hash_file(&dataset_json)?),
+        });
+    }
+    let measured = Record::<Fingerprint>::load(fingerprint)?.body;
+    Ok(Input {
+        ids: Some(ids(&measured)),
+        measured: Measured::from(&measured),
+        made: run.provenance().input("--fingerprint", hash_file(fingerprint)?),
+    })
+}
+
+fn ids(fingerprint: &Fingerprint) -> Vec<String> {
+    fingerprint.cases.iter().map(|c| c.id.clone()).collect()
+}
+
+fn write(out: &Path, made: &Provenance, plan: &Plan, text: &str, run: &Run) -> Result<()> {
+    if !run.up_to_date::<Plan>(out, made) {
+        Commit::begin(out)?.finish_with_text(made, plan, text)?;
+    }
+    summary(plan).iter().for_each(|line| run.info(line));
+    Ok(())
+}
+
+/// The splits to write, or none.
+struct Folds<'a> {
+    splits: Option<(Splits, Option<String>)>,
+    args: &'a FoldArgs,
+}
+
+impl<'a> Folds<'a> {
+    fn new(ids: Option<Vec<String>>, args: &'a FoldArgs) -> Result<Self> {
+        let options = args.options()?;
+        let splits = ids.map(|ids| split(&ids, &options)).transpose()?;
+        Ok(Self { splits, args })
+    }
+
+    /// `splits.toml` beside the plan.
+    fn write(self, plan: &Path, made: Provenance, run: &Run) -> Result<()> {
+        let Some((splits, warning)) = self.splits else {
+            run.info("splits.toml is not written: nnU-Net's files don't name the cases");
+            return Ok(());
+        };
+        if let Some(warning) = warning {
+            run.warn(warning);
+        }
+        let out = plan.with_file_name("splits.toml");
+        let made = self.args.provenance(made);
+        if !run.up_to_date::<Splits>(&out, &made) {
+            Commit::begin(&out)?.finish(&made, &splits)?;
+        }
+        Ok(())
+    }
+}
+
+/// Plan to `plans.json`.
+pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
+    let plan = Record::<Plan>::load(&args.plan)?.body;
+    let fault = |e: String| Error::input(format!("{}: {e}", args.plan.display()));
+    let plans = nnunet::export(&plan, &args.names()).map_err(fault)?;
+    Commit::file(&args.out, nnunet::pretty(&plans).as_bytes())?;
+    run.info(format!("{} configurations in {}", plan.configurations.len(), args.out.display()));
+    Ok(())
+}
+
+/// `plans.json` to plan, and splits where the cases are known.
+pub(crate) fn import(args: &ImportArgs, run: &Run) -> Result<()> {
+    let recipe = args.recipe()?;
+    let recipe_hash = recipe.as_ref().map(|r| hash_bytes(r.document().to_string().as_bytes()));
+    let (plan, text) = command::import(&args.plans, &args.dataset_json, recipe, &args.settings()?)?;
+    let mut made = run.provenance().input("--plans", hash_file(&args.plans)?);
+    made = made.input("--dataset-json", hash_file(&args.dataset_json)?);
+    let mut known = Described::load(&args.dataset_json)?.ids().map(<[String]>::to_vec);
+    let mut splits_made = made.clone();
+    if let Some(path) = &args.fingerprint {
+        known = Some(ids(&Record::<Fingerprint>::load(path)?.body));
+        splits_made = run.provenance().input("--fingerprint", hash_file(path)?);
+    }
+    let folds = Folds::new(known, args.folds())?;
+    if let Some(hash) = recipe_hash {
+        made = made.input("--recipe", hash);
+    }
+    write(&args.out, &args.provenance(made), &plan, &text, run)?;
+    folds.write(&args.out, splits_made, run)
+}
