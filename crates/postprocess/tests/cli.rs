@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod world;
+
 use artifact::nifti::{Geometry, encode_image, encode_labels, read};
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
@@ -62,15 +64,7 @@ fn data() -> tempfile::TempDir {
         Commit::file(&at(&format!("images/{case}_0000.nii.gz")), &bytes).unwrap();
     }
     save(at("labels/unpredicted.nii.gz"), &map(false));
-    let plan = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../artifact/tests/golden/records/plan.1/plan.toml"),
-    );
-    let sphere = "[[labels]]\nname = \"sphere\"\nvalue = 1\n";
-    let plan = plan
-        .unwrap()
-        .replace(sphere, &format!("{sphere}\n[[labels]]\nname = \"cube\"\nvalue = 2\n"));
-    Commit::file(&at("plan.toml"), plan.as_bytes()).unwrap();
+    Commit::file(&at("plan.toml"), world::plan("paper", "").as_bytes()).unwrap();
     folder
 }
 
@@ -267,5 +261,85 @@ fn fit_refuses_a_case_predicted_twice() {
         "p.toml",
     ];
     let expected = "nnu-postprocess: error: predictions: case a is in an earlier --predictions folder too\n  hint: each case is predicted once, by the fold that did not train on it\n";
+    assert_eq!(fails(&fit, data.path()), (3, expected.into()));
+}
+
+/// The body is two labels and ignored voxels; what is scored are the body and its core.
+const REGIONS: &str = "
+ignore = { name = \"ignore\", value = 9 }
+regions = [
+    { name = \"body\", values = [1, 2], value = 1 },
+    { name = \"core\", values = [2], value = 2 },
+]";
+
+#[test]
+fn regions_are_scored_decided_and_postprocessed_and_ignored_voxels_are_left_out() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    Commit::file(&at("plan.toml"), world::plan("v2", REGIONS).as_bytes()).unwrap();
+    // A row of the label's core is nobody's.
+    let mut label = map(false);
+    label.slice_mut(s![1..3, 8, 2..5]).fill(9);
+    save(at("labels/a.nii.gz"), &label);
+    let output = run(&with(&["--plan", "plan.toml"]), data.path());
+    let table = String::from_utf8(output.stdout).unwrap();
+    // b: 42 voxels and a stray one: 84 / 85.
+    assert!(table.contains("\nbody                   2/2  0.9941  0.9882"), "{table}");
+    assert!(table.contains("\ncore                   2/2  1.0000"), "{table}");
+    let record = at("out/summary.toml");
+    assert!(inspect::verify(&record).is_empty());
+    let summary = Record::<Summary>::load(&record).unwrap().body;
+    let scores = &summary.cases[0].classes;
+    assert_eq!((scores[0].true_positives, scores[1].true_positives), (36, 12));
+    assert_eq!(scores[1].true_negatives, 480 - 6 - 12);
+    assert_eq!(summary.ignore.unwrap().value, 9);
+    // Without the plan nobody knows what 9 means.
+    assert!(run(&EVALUATE, data.path()).status.success());
+    let fit = "fit --labels labels --predictions predictions --plan plan.toml --out p.toml";
+    let output = run(&fit.split(' ').collect::<Vec<_>>(), data.path());
+    let log = stderr(&output);
+    assert!(
+        log.contains("all foreground: largest component only, Dice 0.9971 becomes 1.0000"),
+        "{log}"
+    );
+    assert!(
+        log.contains(
+            "body: as it is (up to 1 components in a training label, Dice 1.0000 becomes 1.0000)"
+        ),
+        "{log}"
+    );
+    assert!(inspect::verify(&at("p.toml")).is_empty());
+    let apply = "apply --predictions predictions --postprocessing p.toml --out clean";
+    let output = run(&apply.split(' ').collect::<Vec<_>>(), data.path());
+    assert!(
+        stderr(&output).contains("all foreground: 1 voxels removed from 1 of 2 cases"),
+        "{}",
+        stderr(&output)
+    );
+    let clean = Record::<Prediction>::load(&at("clean/b/prediction.toml")).unwrap().body;
+    assert_eq!((clean.prediction.class_voxels, clean.regions.len()), (vec![438, 24, 18], 2));
+    // The records know the regions now; a plan without them is another one.
+    Commit::file(&at("plan.toml"), world::plan("v2", "").as_bytes()).unwrap();
+    let flags = [
+        "evaluate",
+        "--predictions",
+        "clean",
+        "--labels",
+        "labels",
+        "--plan",
+        "plan.toml",
+        "--out",
+        "s.toml",
+    ];
+    let expected = "nnu-postprocess: error: clean: regions are body = [1, 2] → 1, core = [2] → 2, but plan.toml says none\n";
+    assert_eq!(fails(&flags, data.path()), (3, expected.into()));
+}
+
+#[test]
+fn v2s_rule_asks_for_predictions() {
+    let data = data();
+    Commit::file(&data.path().join("plan.toml"), world::plan("v2", "").as_bytes()).unwrap();
+    let fit = ["fit", "--labels", "labels", "--plan", "plan.toml", "--out", "p.toml"];
+    let expected = "nnu-postprocess: error: plan.toml: recipe.postprocessing.rule = \"cross_validated_dice\", which needs --predictions\n  hint: give the folders that nnu-infer --validation wrote, one --predictions per fold\n";
     assert_eq!(fails(&fit, data.path()), (3, expected.into()));
 }
