@@ -220,6 +220,17 @@ fn bad_inputs_are_input_errors() {
 #[test]
 fn io_names_what_is_read_and_written() {
     let output = Folder::new().run(&["--io"]);
-    let expected = "reads --fingerprint fingerprint 1\nreads --recipe recipe\nwrites --out plan 1\nwrites --out/../splits.toml splits 1\n";
+    let expected = "\
+reads --fingerprint fingerprint 1
+reads --fingerprint nnU-Net dataset_fingerprint.json
+reads --dataset-json nnU-Net dataset.json
+reads --recipe recipe
+writes --out plan 1
+writes --out/../splits.toml splits 1
+reads export --plan plan 1
+writes export --out nnU-Net plans.json
+reads import --plans nnU-Net plans.json
+writes import --out plan 1
+";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }

@@ -50,3 +50,22 @@ pub fn paper() -> Recipe {
     let recipe = Resolved::built_in("paper").and_then(|r| r.recipe());
     recipe.expect("the built-in recipe is valid")
 }
+
+pub fn recipe(name: &str) -> Recipe {
+    let recipe = Resolved::built_in(name).and_then(|r| r.recipe());
+    recipe.expect("the built-in recipe is valid")
+}
+
+/// A folder of the shared data; none, with a line that says so, if it isn't there. Under CI it must be.
+#[expect(clippy::disallowed_methods, reason = "CI says that the data must be there")]
+pub fn shared(folder: &str) -> Option<std::path::PathBuf> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = path.join(folder);
+    if path.is_dir() {
+        return Some(path);
+    }
+    let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+    assert!(!ci, "{} is missing", path.display());
+    eprintln!("SKIPPED: no {}", path.display());
+    None
+}
