@@ -2,7 +2,7 @@
 //!
 //! A batch is a pure function of (seed, mode, batch number): [`Loader::batch`] may be called by any thread in any
 //! order. Rotation, scaling and elastic deformation are composed into one coordinate map and done in one resampling pass
-//! ([`spatial`]); then come the intensities ([`intensity`], [`blur`], [`low_resolution`]), mirroring, and in a cascade
+//! ([`spatial`], [`resample`]); then come the intensities ([`intensity`], [`blur`], [`low_resolution`]), mirroring, and in a cascade
 //! the channels of the previous stage ([`previous`]). [`draws`] decides which of them fire; the others take the random
 //! draw as an argument.
 
@@ -16,6 +16,7 @@ mod loader;
 pub mod low_resolution;
 pub mod preview;
 pub mod previous;
+pub mod resample;
 pub mod sampling;
 pub mod settings;
 pub mod spatial;

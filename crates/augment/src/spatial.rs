@@ -1,11 +1,5 @@
-//! Rotation, scaling and elastic deformation as one map from patch voxels to case coordinates, and one resampling
-//! pass through it, straight from the case.
-//!
-//! Reading from the case itself takes the place of nnU-Net's enlarged intermediate patch: what rotates in from beyond
-//! the patch is real data as long as the case has any. Coordinates outside the case's voxel centres give the fill value
-//! (0, label −1), as `scipy.ndimage.map_coordinates(mode="constant")` does.
+//! Rotation, scaling and elastic deformation as one map from patch voxels to case coordinates; plain crops and flips.
 
-use crate::spline::{Block, REACH, cubic_weights};
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, s};
 
 /// Label outside of the case and outside of the nonzero mask.
@@ -63,7 +57,7 @@ impl Warp {
 
     /// Calls `visit(x, case coordinate)` for a whole row of the patch.
     #[inline]
-    fn each_in_row(&self, z: usize, y: usize, mut visit: impl FnMut(usize, [f64; 3])) {
+    pub(crate) fn each_in_row(&self, z: usize, y: usize, mut visit: impl FnMut(usize, [f64; 3])) {
         let half = self.patch.map(|n| 0.5 * (n as f64 - 1.0));
         let (from_z, from_y) = (z as f64 - half[0], y as f64 - half[1]);
         let m = &self.matrix;
@@ -107,13 +101,13 @@ impl Warp {
     }
 
     /// The axes along which values are interpolated.
-    fn interpolated(&self) -> &'static [usize] {
+    pub(crate) fn interpolated(&self) -> &'static [usize] {
         if self.planes { &[1, 2] } else { &[0, 1, 2] }
     }
 
-    /// Voxels of the case, first and one past the last per axis, that the patch can depend on; `None` if it lies
-    /// outside altogether.
-    fn region(&self, case: [usize; 3]) -> Option<[(usize, usize); 3]> {
+    /// Voxels of the case, first and one past the last per axis, within `reach` of what the patch reads; `None` if it
+    /// lies outside altogether.
+    pub(crate) fn region(&self, case: [usize; 3], reach: usize) -> Option<[(usize, usize); 3]> {
         let mut half = self.patch.map(|n| 0.5 * (n as f64 - 1.0));
         if let Some(field) = &self.displacement {
             for (h, component) in half.iter_mut().zip(field.outer_iter()) {
@@ -123,7 +117,7 @@ impl Warp {
         let mut region = [(0, 0); 3];
         for axis in 0..3 {
             let extent: f64 = (0..3).map(|a| self.matrix[axis][a].abs() * half[a]).sum();
-            let reach = if self.interpolated().contains(&axis) { (REACH + 2) as f64 } else { 0.0 };
+            let reach = if self.interpolated().contains(&axis) { reach as f64 } else { 0.0 };
             let low = (self.centre[axis] - extent - reach).floor().max(0.0);
             let high = (self.centre[axis] + extent + reach).ceil().min(case[axis] as f64 - 1.0);
             if low > high {
@@ -133,208 +127,6 @@ impl Warp {
         }
         Some(region)
     }
-}
-
-/// Whether `p` lies within the voxel centres of a case of this shape.
-#[inline]
-fn inside(p: [f64; 3], shape: [usize; 3]) -> bool {
-    (0..3).all(|a| p[a] >= 0.0 && p[a] <= (shape[a] - 1) as f64)
-}
-
-fn shape<T>(view: &ArrayView3<'_, T>) -> [usize; 3] {
-    let (z, y, x) = view.dim();
-    [z, y, x]
-}
-
-/// Fills `out` (the warp's patch shape) with the channel `case` `[z, y, x]` read through `warp`; 0 outside.
-///
-/// `order` is 3 (cubic B-spline), 1 (linear) or 0 (nearest). Cubic coefficients come from the voxels within
-/// [`REACH`] of the patch alone.
-pub fn sample_image(
-    case: ArrayView3<'_, f32>,
-    warp: &Warp,
-    order: u8,
-    mut out: ArrayViewMut3<'_, f32>,
-) {
-    let full = shape(&case);
-    let Some(region) = warp.region(full) else {
-        out.fill(0.0);
-        return;
-    };
-    let mut block = Block::new(region.map(|(low, high)| high - low));
-    let [(z0, z1), (y0, y1), (x0, x1)] = region;
-    for z in z0..z1 {
-        for y in y0..y1 {
-            let start = block.row(z - z0, y - y0);
-            let target = &mut block.data[start..start + x1 - x0];
-            target.iter_mut().zip(case.slice(s![z, y, x0..x1])).for_each(|(t, &v)| *t = v);
-        }
-    }
-    if order == 3 {
-        block.prefilter(warp.interpolated());
-    }
-    block.mirror_borders();
-    let origin = [z0, y0, x0];
-    match (order, warp.planes) {
-        (3, false) => fill(&mut out, warp, full, |p| cubic(&block, origin, p)),
-        (3, true) => fill(&mut out, warp, full, |p| cubic_in_plane(&block, origin, p)),
-        (1, _) => fill(&mut out, warp, full, |p| linear(&block, origin, p)),
-        _ => fill(&mut out, warp, full, |p| nearest(&block, origin, p)),
-    }
-}
-
-fn fill(
-    out: &mut ArrayViewMut3<'_, f32>,
-    warp: &Warp,
-    full: [usize; 3],
-    value: impl Fn([f64; 3]) -> f32,
-) {
-    for (z, mut plane) in out.outer_iter_mut().enumerate() {
-        for (y, mut row) in plane.outer_iter_mut().enumerate() {
-            warp.each_in_row(z, y, |x, p| row[x] = if inside(p, full) { value(p) } else { 0.0 });
-        }
-    }
-}
-
-/// Whole voxel below `p` relative to `origin`, and the fraction.
-#[inline]
-fn split(p: f64, origin: usize) -> (usize, f32) {
-    // p ≥ 0 here, so truncation is the floor.
-    let whole = p as usize;
-    (whole - origin, (p - whole as f64) as f32)
-}
-
-#[inline]
-fn cubic(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [stride_z, stride_y, _] = block.strides();
-    let [(z, tz), (y, ty), (x, tx)]: [(usize, f32); 3] =
-        std::array::from_fn(|a| split(p[a], origin[a]));
-    let (wz, wy, wx) = (cubic_weights(tz), cubic_weights(ty), cubic_weights(tx));
-    // The border of one voxel makes the tap at floor − 1 have the index of floor.
-    let first = z * stride_z + y * stride_y + x;
-    let mut sum = [0.0f32; 4];
-    for i in 0..4 {
-        let mut plane = [0.0f32; 4];
-        for j in 0..4 {
-            let at = first + i * stride_z + j * stride_y;
-            let taps = &block.data[at..at + 4];
-            for k in 0..4 {
-                plane[k] += wy[j] * taps[k];
-            }
-        }
-        for k in 0..4 {
-            sum[k] += wz[i] * plane[k];
-        }
-    }
-    sum[0] * wx[0] + sum[1] * wx[1] + sum[2] * wx[2] + sum[3] * wx[3]
-}
-
-#[inline]
-fn cubic_in_plane(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [_, stride_y, _] = block.strides();
-    let (y, ty) = split(p[1], origin[1]);
-    let (x, tx) = split(p[2], origin[2]);
-    let (wy, wx) = (cubic_weights(ty), cubic_weights(tx));
-    let first = block.row(p[0] as usize - origin[0], 0) - stride_y - 1 + y * stride_y + x;
-    let mut sum = [0.0f32; 4];
-    for j in 0..4 {
-        let taps = &block.data[first + j * stride_y..first + j * stride_y + 4];
-        for k in 0..4 {
-            sum[k] += wy[j] * taps[k];
-        }
-    }
-    sum[0] * wx[0] + sum[1] * wx[1] + sum[2] * wx[2] + sum[3] * wx[3]
-}
-
-fn linear(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [stride_z, stride_y, _] = block.strides();
-    let [(z, tz), (y, ty), (x, tx)]: [(usize, f32); 3] =
-        std::array::from_fn(|a| split(p[a], origin[a]));
-    let first = block.row(z, y) + x;
-    let mut sum = 0.0;
-    for (dz, wz) in [(0, 1.0 - tz), (1, tz)] {
-        for (dy, wy) in [(0, 1.0 - ty), (1, ty)] {
-            let at = first + dz * stride_z + dy * stride_y;
-            sum += wz * wy * ((1.0 - tx) * block.data[at] + tx * block.data[at + 1]);
-        }
-    }
-    sum
-}
-
-fn nearest(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [z, y, x]: [usize; 3] = std::array::from_fn(|a| (p[a] + 0.5) as usize - origin[a]);
-    block.data[block.row(z, y) + x]
-}
-
-/// Fills `out` with the labels `case` `[z, y, x]` read through `warp`; [`OUTSIDE`] outside.
-///
-/// With `order` 1 every class is interpolated by itself, linearly, as 0 or 1; a voxel takes the largest class that
-/// reaches ½, the background if none does (batchgenerators' rule). With `order` 0 it takes the nearest voxel's class.
-pub fn sample_label(
-    case: ArrayView3<'_, i16>,
-    warp: &Warp,
-    order: u8,
-    mut out: ArrayViewMut3<'_, i16>,
-) {
-    let full = shape(&case);
-    let Some(region) = warp.region(full) else {
-        out.fill(OUTSIDE);
-        return;
-    };
-    let [(z0, z1), (y0, y1), (x0, x1)] = region;
-    let near = case.slice(s![z0..z1, y0..y1, x0..x1]);
-    let near = near.as_standard_layout();
-    let labels = near.as_slice().expect("standard layout");
-    let shape = region.map(|(low, high)| high - low);
-    let origin = [z0, y0, x0];
-    let class = |p: [f64; 3]| match order {
-        _ if !inside(p, full) => OUTSIDE,
-        0 => {
-            let [z, y, x]: [usize; 3] = std::array::from_fn(|a| (p[a] + 0.5) as usize - origin[a]);
-            labels[(z * shape[1] + y) * shape[2] + x]
-        }
-        _ => class_at(labels, shape, std::array::from_fn(|a| p[a] - origin[a] as f64)),
-    };
-    for (z, mut plane) in out.outer_iter_mut().enumerate() {
-        for (y, mut row) in plane.outer_iter_mut().enumerate() {
-            warp.each_in_row(z, y, |x, p| row[x] = class(p));
-        }
-    }
-}
-
-/// The largest class whose linear weight at `p` reaches ½; 0 if none does.
-#[inline]
-fn class_at(labels: &[i16], shape: [usize; 3], p: [f64; 3]) -> i16 {
-    let mut offsets = [[0; 2]; 3];
-    let mut weights = [[0.0; 2]; 3];
-    let mut stride = 1;
-    for a in [2, 1, 0] {
-        let low = p[a] as usize;
-        offsets[a] = [low * stride, (low + 1).min(shape[a] - 1) * stride];
-        let t = p[a] - low as f64;
-        weights[a] = [1.0 - t, t];
-        stride *= shape[a];
-    }
-    let corner =
-        |i: usize| labels[offsets[0][i >> 2] + offsets[1][(i >> 1) & 1] + offsets[2][i & 1]];
-    let corners: [i16; 8] = std::array::from_fn(corner);
-    if corners[1..].iter().all(|&c| c == corners[0]) {
-        return corners[0];
-    }
-    let mut best = None;
-    for (i, class) in corners.into_iter().enumerate() {
-        if best.is_some_and(|b| class <= b) || corners[..i].contains(&class) {
-            continue;
-        }
-        let weight: f64 = (0..8)
-            .filter(|&i| corners[i] == class)
-            .map(|i| weights[0][i >> 2] * weights[1][(i >> 1) & 1] * weights[2][i & 1])
-            .sum();
-        if weight >= 0.5 {
-            best = Some(class);
-        }
-    }
-    best.unwrap_or(0)
 }
 
 /// Fills `out` with the box of `case` that begins at `lower`; `outside` where it leaves the case.

@@ -32,16 +32,14 @@ def rotation(angles):
 
 
 def label_result(label, coordinates):
-    """Each value interpolated linearly as 0 or 1; ascending, so the largest that reaches 1/2 stays; outside -1."""
-    result = np.zeros(coordinates.shape[1:], np.int16)
-    for value in np.unique(label):
-        weight = map_coordinates((label == value).astype(float), coordinates, order=1, mode="constant", cval=0)
-        result[weight >= 0.5] = value
-    inside = np.ones(coordinates.shape[1:], bool)
-    for axis, n in enumerate(label.shape):
-        inside &= (coordinates[axis] >= 0) & (coordinates[axis] <= n - 1)
-    result[~inside] = -1
-    return result
+    """Each value interpolated linearly as 0 or 1, with -1 all around: the largest weight, of equal ones the nearest's."""
+    values = np.unique(np.append(label, -1))
+    weights = np.stack([map_coordinates((label == v).astype(float), coordinates, order=1, mode="grid-constant",
+                                        cval=float(v == -1)) for v in values])
+    result = values[weights.argmax(0)]
+    nearest = map_coordinates(label.astype(float), np.floor(coordinates + 0.5), order=0, mode="grid-constant", cval=-1)
+    tied = weights[np.searchsorted(values, nearest), *np.indices(result.shape)] == weights.max(0)
+    return np.where(tied, nearest, result).astype(np.int16)
 
 
 def save(name, array):
@@ -75,15 +73,16 @@ def warp(name, rng, case, patch, centre, angles, scale, planes=False, elastic=No
     save(f"{name}_label", label)
     save(f"{name}_coordinates", coordinates)
     for order in (0, 1, 3):
+        mode = "grid-constant" if order == 1 else "constant"  # linear: zeros lie around the image
         if planes:
             out = np.zeros(patch)
             for z in range(patch[0]):
                 depth = round(coordinates[0, z, 0, 0])
                 if 0 <= depth < case[0]:
                     source = image[depth].astype(np.float64)
-                    out[z] = map_coordinates(source, coordinates[1:, z], order=order, mode="constant", cval=0)
+                    out[z] = map_coordinates(source, coordinates[1:, z], order=order, mode=mode, cval=0)
         else:
-            out = map_coordinates(image.astype(np.float64), coordinates, order=order, mode="constant", cval=0)
+            out = map_coordinates(image.astype(np.float64), coordinates, order=order, mode=mode, cval=0)
         save(f"{name}_order{order}", out)
     if planes:
         out = np.full(patch, -1, np.int16)

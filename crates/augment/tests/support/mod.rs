@@ -14,6 +14,12 @@ pub(crate) fn recipe() -> Recipe {
     toml::from_str(include_str!("../../../plan/recipes/paper.toml")).unwrap()
 }
 
+/// The recipe `v2` as nnu-plan ships it.
+#[allow(dead_code, reason = "not every test needs both recipes")]
+pub(crate) fn v2_recipe() -> Recipe {
+    toml::from_str(include_str!("../../../plan/recipes/v2.toml")).unwrap()
+}
+
 /// A plan with one configuration, `3d_fullres`, for two foreground classes.
 pub(crate) fn plan(patch: [usize; 3], batch_size: usize, channels: usize) -> Plan {
     let channel = r#"
