@@ -2,6 +2,7 @@
 
 use artifact::case::{FOREGROUND, IMAGE, LABEL, OpenCase};
 use artifact::plan::{Configuration, Plan};
+use artifact::previous::{self, OpenPrevious};
 use artifact::recipe::ScheduleKind;
 use artifact::splits::{Fold, Splits};
 use artifact::{Provenance, Record, hash_bytes, hash_file};
@@ -26,6 +27,8 @@ pub struct Request {
     pub epochs: Option<usize>,
     /// Replaces the plan's `schedule.iterations_per_epoch`.
     pub iterations: Option<usize>,
+    /// Second stage of a cascade: folders with the first stage's `CASE/previous.toml`.
+    pub previous: Vec<PathBuf>,
     /// A spool to train from instead of augmenting here.
     pub batches: Option<PathBuf>,
     /// Predict the fold's validation cases in full at the end.
@@ -47,8 +50,12 @@ pub struct Inputs {
     pub fold: Fold,
     /// Cases to train on; empty when a spool is used.
     pub train: Vec<OpenCase>,
+    /// What the first stage of a cascade saw in them; else empty.
+    pub train_previous: Vec<OpenPrevious>,
     /// Cases to validate on.
     pub validation: Vec<OpenCase>,
+    /// What the first stage of a cascade saw in them; else empty.
+    pub validation_previous: Vec<OpenPrevious>,
     /// Batch records of the spool, in order.
     pub spool: Vec<PathBuf>,
     /// Hash of everything that decides the training but its number of epochs.
@@ -73,12 +80,16 @@ impl Inputs {
         if schedule.epochs == 0 || schedule.iterations_per_epoch == 0 {
             return Err(Error::usage("--epochs and --iterations must be at least 1"));
         }
-        let fold = load_fold(request)?;
+        let folds = load_folds(request)?;
+        let fold = folds[request.fold].clone();
         let spool = request.batches.as_deref().map(find_spool).transpose()?.unwrap_or_default();
         let from_cases: &[String] = if request.batches.is_some() { &[] } else { &fold.train };
         let (train, train_hash) = open_cases(request, &plan, &configuration, from_cases)?;
         let (validation, validation_hash) =
             open_cases(request, &plan, &configuration, &fold.validation)?;
+        let first_stage = FirstStage { request, plan: &plan, configuration: &configuration, folds };
+        let (train_previous, train_seen) = first_stage.open(&train)?;
+        let (validation_previous, validation_seen) = first_stage.open(&validation)?;
 
         let mut lengthless = plan.clone();
         if lengthless.recipe.schedule.kind == ScheduleKind::Plateau {
@@ -95,6 +106,10 @@ impl Inputs {
             .input("fold", hash_bytes(format!("{:?} {:?}", fold.train, fold.validation).as_bytes()))
             .input("training cases", train_hash)
             .input("validation cases", validation_hash);
+        if configuration.previous_stage.is_some() {
+            provenance = provenance
+                .input("first stage", hash_bytes((train_seen + &validation_seen).as_bytes()));
+        }
         if !spool.is_empty() {
             provenance = provenance.input("batches", hash_spool(&spool)?);
         }
@@ -108,7 +123,9 @@ impl Inputs {
             configuration,
             fold,
             train,
+            train_previous,
             validation,
+            validation_previous,
             spool,
             training,
             provenance,
@@ -120,20 +137,24 @@ fn configuration(request: &Request, plan: &Plan) -> Result<Configuration, Error>
     let found = plan
         .configuration(&request.configuration)
         .map_err(|e| artifact::Error::input(&request.plan, e))?;
-    if let Some(previous) = &found.previous_stage {
-        return Err(Error::input(format!(
-            "{}: configuration {} takes the prediction of {previous} as input, which nnu-train can't do yet",
-            request.plan.display(),
-            request.configuration
+    let (name, folders) = (&request.configuration, request.previous.is_empty());
+    match &found.previous_stage {
+        Some(first) if folders && request.batches.is_none() => Err(Error::usage(format!(
+            "configuration {name} takes the predictions of {first} as input, expected --previous DIR"
         ))
-        .hint("train 3d_fullres or 3d_lowres"));
+        .hint(format!(
+            "nnu-infer --model {first}/fold_K --cases … --validation --next-stage … writes them, fold by fold"
+        ))),
+        None if !folders => Err(Error::usage(format!(
+            "--previous is for the second stage of a cascade, and {name} is none"
+        ))),
+        _ => Ok(found.clone()),
     }
-    Ok(found.clone())
 }
 
-fn load_fold(request: &Request) -> Result<Fold, Error> {
+fn load_folds(request: &Request) -> Result<Vec<Fold>, Error> {
     let path = request.splits.clone().unwrap_or_else(|| request.plan.with_file_name("splits.toml"));
-    let mut folds = Record::<Splits>::load(&path)?.body.folds;
+    let folds = Record::<Splits>::load(&path)?.body.folds;
     if request.fold >= folds.len() {
         return Err(Error::usage(format!(
             "--fold {}, but {} has folds 0 to {}",
@@ -142,7 +163,7 @@ fn load_fold(request: &Request) -> Result<Fold, Error> {
             folds.len() - 1
         )));
     }
-    Ok(folds.swap_remove(request.fold))
+    Ok(folds)
 }
 
 /// Opens the cases and hashes what they hold.
@@ -191,7 +212,7 @@ fn check_case(
     let info = &case.record.body.case;
     let again = "this case was preprocessed for another plan; run nnu-preprocess again";
     let expected = [
-        ("channels", info.channels, configuration.network.input_channels),
+        ("channels", info.channels, plan.channels.len()),
         ("classes", info.classes, plan.labels.len()),
         ("labelled", usize::from(info.labelled), 1),
     ];
@@ -202,11 +223,10 @@ fn check_case(
             return Err(artifact::Error::input(path, line).hint(again).into());
         }
     }
-    if info.configuration != request.configuration {
-        let line = format!(
-            "case.configuration = \"{}\", expected \"{}\"",
-            info.configuration, request.configuration
-        );
+    let expected = configuration.cases_from.as_ref().unwrap_or(&request.configuration);
+    if info.configuration != *expected {
+        let line =
+            format!("case.configuration = \"{}\", expected \"{expected}\"", info.configuration);
         return Err(artifact::Error::input(path, line).into());
     }
     // Cases of foreign stages need not say which plan they follow.
@@ -217,6 +237,96 @@ fn check_case(
             Err(artifact::Error::input(path, line).hint(again).into())
         }
         _ => Ok(()),
+    }
+}
+
+/// The first stage's predictions for the second stage of a cascade, held against cases and folds.
+struct FirstStage<'a> {
+    request: &'a Request,
+    plan: &'a Plan,
+    configuration: &'a Configuration,
+    folds: Vec<Fold>,
+}
+
+impl FirstStage<'_> {
+    /// One per case, and a text that changes with their content; nothing for configurations that stand alone.
+    fn open(&self, cases: &[OpenCase]) -> Result<(Vec<OpenPrevious>, String), Error> {
+        let Some(first) = &self.configuration.previous_stage else { return Ok(Default::default()) };
+        let id = |case: &OpenCase| case.record.body.case.id.clone();
+        let found: Vec<_> =
+            cases.iter().map(|c| previous::find(&self.request.previous, &id(c))).collect();
+        if let Some(missing) = found.iter().position(Option::is_none) {
+            let folders: Vec<_> =
+                self.request.previous.iter().map(|f| f.display().to_string()).collect();
+            return Err(Error::input(format!(
+                "{}: {} of {} cases have no prediction of {first}, such as {}",
+                folders.join(", "),
+                found.iter().filter(|f| f.is_none()).count(),
+                cases.len(),
+                id(&cases[missing])
+            ))
+            .hint(format!(
+                "train {first} for every fold and predict its validation cases with nnu-infer --validation --next-stage"
+            )));
+        }
+        let opened: Vec<(OpenPrevious, String)> = cases
+            .par_iter()
+            .zip(found.into_iter().flatten().collect::<Vec<_>>())
+            .map(|(case, path)| {
+                let open = OpenPrevious::open(&path)?;
+                self.check(first, case, &open, &path)?;
+                let file = path.with_file_name(previous::ARRAY);
+                Ok::<_, Error>((open, hash_file(&file)?))
+            })
+            .collect::<Result<_, _>>()?;
+        let (opened, hashes): (Vec<_>, Vec<String>) = opened.into_iter().unzip();
+        Ok((opened, hashes.join("\n")))
+    }
+
+    fn check(
+        &self,
+        first: &str,
+        case: &OpenCase,
+        open: &OpenPrevious,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let (info, case) = (&open.record.body.previous, &case.record.body.case);
+        let plan = self.request.plan.display();
+        let wrong = |line: String, hint: String| -> Result<(), Error> {
+            Err(artifact::Error::input(path, line).hint(hint).into())
+        };
+        let again =
+            || format!("predict with the {first} models of {plan} again, with --next-stage");
+        if info.configuration != first {
+            let line = format!(
+                "previous.configuration = \"{}\", expected \"{first}\"",
+                info.configuration
+            );
+            return wrong(line, again());
+        }
+        if info.shape != case.shape {
+            let line =
+                format!("previous.shape = {:?}, but its case has {:?}", info.shape, case.shape);
+            return wrong(line, again());
+        }
+        if info.classes != self.plan.labels.len() {
+            let expected = self.plan.labels.len();
+            let line =
+                format!("previous.classes = {}, but {plan} has {expected} labels", info.classes);
+            return wrong(line, again());
+        }
+        let fold = self.folds.iter().position(|f| f.validation.contains(&case.id));
+        if let Some(unseen) = fold.filter(|fold| info.folds.iter().any(|f| f != fold)) {
+            return wrong(
+                format!(
+                    "previous.folds = {:?}, expected [{unseen}], the fold that was not trained on case {}",
+                    info.folds, case.id
+                ),
+                "a second stage that learns from predictions of seen cases trusts them too much"
+                    .into(),
+            );
+        }
+        Ok(())
     }
 }
 

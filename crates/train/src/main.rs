@@ -5,6 +5,7 @@ use artifact::batch::Batch;
 use artifact::case::Case;
 use artifact::model::{Model, ModelInfo};
 use artifact::plan::Plan;
+use artifact::previous::Previous;
 use artifact::splits::Splits;
 use clap::Parser;
 use net::Device;
@@ -42,6 +43,9 @@ struct Args {
     /// Iterations per epoch [default: the plan's schedule.iterations_per_epoch]
     #[arg(long, value_name = "N")]
     iterations: Option<usize>,
+    /// Cascade: folder of the first stage's predictions, CASE/previous.toml; once per fold
+    #[arg(long, value_name = "DIR")]
+    previous: Vec<PathBuf>,
     /// Train from this spool of batches instead of augmenting here
     #[arg(long, value_name = "DIR")]
     batches: Option<PathBuf>,
@@ -74,6 +78,7 @@ const IO: &[Io] = &[
     Io::reads::<Plan>("--plan"),
     Io::reads::<Splits>("--splits"),
     Io::reads::<Case>("--cases"),
+    Io::reads::<Previous>("--previous"),
     Io::reads::<Batch>("--batches"),
     Io::writes::<Model>("--out"),
 ];
@@ -88,6 +93,7 @@ fn main() -> ExitCode {
             fold: args.fold,
             epochs: args.epochs,
             iterations: args.iterations,
+            previous: args.previous.clone(),
             batches: args.batches.clone(),
             validate: !args.no_validation,
             seed: args.seed.seed,
@@ -116,8 +122,8 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
     let mut validation_dice = Vec::new();
     if request.validate && validation > 0 {
         validation_dice = trainer.validate()?;
-        let names = inputs.plan.labels[1..].iter().zip(&validation_dice);
-        let line: Vec<String> = names.map(|(l, d)| format!("{} {d:.4}", l.name)).collect();
+        let names = inputs.plan.targets().into_iter().zip(&validation_dice);
+        let line: Vec<String> = names.map(|(name, d)| format!("{name} {d:.4}")).collect();
         run.info(format!("Dice over {validation} validation cases: {}", line.join(", ")));
     }
     trainer.finish(ModelInfo {

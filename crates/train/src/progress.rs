@@ -1,6 +1,5 @@
 //! `progress.png`: losses, pseudo-Dice and learning rate over epochs.
 
-use artifact::Label;
 use artifact::model::Epoch;
 use stage::picture::{BLACK, Canvas, Colour, PALETTE, WHITE};
 
@@ -16,8 +15,8 @@ struct Curve {
     values: Vec<f64>,
 }
 
-/// Draws the history; `labels` with the background first.
-pub fn draw(epochs: &[Epoch], labels: &[Label]) -> Canvas {
+/// Draws the history; `targets` names what is scored.
+pub fn draw(epochs: &[Epoch], targets: &[&str]) -> Canvas {
     let column = |f: fn(&Epoch) -> f64| epochs.iter().map(f).collect::<Vec<f64>>();
     let curve =
         |name: &str, i: usize, values| Curve { name: name.into(), colour: PALETTE[i % 7], values };
@@ -27,10 +26,10 @@ pub fn draw(epochs: &[Epoch], labels: &[Label]) -> Canvas {
         curve("train average", 6, column(|e| e.train_loss_average)),
         curve("validation average", 4, column(|e| e.validation_loss_average)),
     ];
-    let dice = labels.iter().skip(1).enumerate().map(|(i, label)| {
+    let dice = targets.iter().enumerate().map(|(i, target)| {
         let values =
             epochs.iter().map(|e| e.pseudo_dice.get(i).copied().unwrap_or(f64::NAN)).collect();
-        curve(&label.name, i, values)
+        curve(&target, i, values)
     });
     let rate = vec![curve("log10 learning rate", 2, column(|e| e.learning_rate.log10()))];
     let mut canvas = Canvas::new(WIDTH, 3 * PANEL, WHITE);
@@ -123,9 +122,7 @@ mod tests {
 
     #[test]
     fn a_rising_dice_is_drawn_from_the_lower_left_to_the_upper_right() {
-        let label = |name: &str, value| Label { name: name.into(), value };
-        let labels = [label("background", 0), label("a", 1)];
-        let canvas = draw(&[epoch(0, 0.0), epoch(1, 1.0)], &labels);
+        let canvas = draw(&[epoch(0, 0.0), epoch(1, 1.0)], &["a"]);
         let curve: Vec<(usize, usize)> = (0..canvas.height())
             .flat_map(|y| (0..canvas.width()).map(move |x| (x, y)))
             .filter(|&(x, y)| {

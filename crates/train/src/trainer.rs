@@ -4,9 +4,11 @@ use crate::checkpoint::{self, Checkpoint, Position, state_name};
 use crate::feed::{Batch, Feed, Source};
 use crate::schedule::Verdict;
 use crate::{Inputs, Schedule, ScheduleState, progress};
+use artifact::case::OpenCase;
 use artifact::model::{self, Epoch, History, Model, ModelInfo};
 use artifact::npz::Named;
 use artifact::plan::Normalisation;
+use artifact::previous::OpenPrevious;
 use artifact::recipe::OptimiserKind;
 use artifact::{Commit, npz, text};
 use augment::Loader;
@@ -177,14 +179,18 @@ impl<'a> Trainer<'a> {
         let (epochs, per_epoch) = (recipe.schedule.epochs, recipe.schedule.iterations_per_epoch);
         let loader;
         let source = if self.inputs.spool.is_empty() {
-            loader = self.loader(&self.inputs.train, augment::Mode::Training)?;
+            let (cases, seen) = (&self.inputs.train, &self.inputs.train_previous);
+            loader = self.loader(cases, seen, augment::Mode::Training)?;
             Source::Loader(&loader)
         } else {
             Source::Spool(&self.inputs.spool)
         };
         let validation = match self.inputs.validation.is_empty() {
             true => None,
-            false => Some(self.loader(&self.inputs.validation, augment::Mode::Validation)?),
+            false => {
+                let (cases, seen) = (&self.inputs.validation, &self.inputs.validation_previous);
+                Some(self.loader(cases, seen, augment::Mode::Validation)?)
+            }
         };
         while self.epochs.len() < epochs && self.ended_by.is_empty() {
             let epoch = self.epochs.len();
@@ -207,7 +213,8 @@ impl<'a> Trainer<'a> {
 
     fn loader(
         &self,
-        cases: &[artifact::case::OpenCase],
+        cases: &[OpenCase],
+        previous: &[OpenPrevious],
         mode: augment::Mode,
     ) -> Result<Loader, Error> {
         let seed = self.inputs.provenance.seed.unwrap_or(0);
@@ -216,7 +223,8 @@ impl<'a> Trainer<'a> {
             plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect();
         let loader =
             Loader::new(cases.to_vec(), &self.inputs.configuration, &plan.recipe, mode, seed)?;
-        Ok(loader.with_masked_channels(&masked))
+        let loader = loader.with_masked_channels(&masked);
+        if previous.is_empty() { Ok(loader) } else { loader.with_previous(previous.to_vec()) }
     }
 
     fn train_epoch(&mut self, feed: &mut Feed, iterations: usize) -> Result<(), Error> {
@@ -274,7 +282,8 @@ impl<'a> Trainer<'a> {
                 "a batch has shape {found:?}, expected {expected:?}"
             )));
         }
-        let classes = c.network.output_channels;
+        let plan = &self.inputs.plan;
+        let classes = plan.labels.len() + usize::from(plan.ignore.is_some());
         match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
             Some(l) => Err(Error::input(format!(
                 "a batch has class index {l}, expected less than {classes}"
@@ -294,7 +303,7 @@ impl<'a> Trainer<'a> {
         let train_loss = self.loss_sum / self.iteration as f64;
         let (validation_loss, pseudo_dice) = match validation {
             Some(loader) => self.validation_batches(loader, epoch)?,
-            None => (f64::NAN, vec![f64::NAN; self.inputs.plan.labels.len() - 1]),
+            None => (f64::NAN, vec![f64::NAN; self.inputs.plan.targets().len()]),
         };
         // Without validation cases the training loss stands in, so that the plateau rule can end the training.
         let watched = if validation.is_some() { validation_loss } else { train_loss };
@@ -328,7 +337,7 @@ impl<'a> Trainer<'a> {
         let count = self.inputs.plan.recipe.schedule.validation_iterations;
         let first = (epoch * count) as u64;
         let source = Source::Loader(loader);
-        let mut counts = vec![ClassCounts::default(); self.inputs.plan.labels.len()];
+        let mut counts = vec![ClassCounts::default(); self.inputs.plan.outputs()];
         let mut sum = 0.0;
         Feed::run(&source, first, first + count as u64, self.run.threads().div_ceil(2), |feed| {
             for _ in 0..count {
@@ -350,14 +359,16 @@ impl<'a> Trainer<'a> {
             sum => 2.0 * c.tp as f64 / sum as f64,
         };
         let mean = if count == 0 { f64::NAN } else { sum / count as f64 };
-        Ok((mean, counts[1..].iter().map(dice).collect()))
+        // Regions have no background among them.
+        let background = usize::from(self.inputs.plan.regions.is_empty());
+        Ok((mean, counts[background..].iter().map(dice).collect()))
     }
 
     fn epoch_line(&self, took: Duration, waited: f64) -> String {
         let Some(e) = self.epochs.last() else { return String::new() };
-        let names = self.inputs.plan.labels[1..].iter();
+        let names = self.inputs.plan.targets().into_iter();
         let dice: Vec<String> =
-            names.zip(&e.pseudo_dice).map(|(l, d)| format!("{} {d:.3}", l.name)).collect();
+            names.zip(&e.pseudo_dice).map(|(name, d)| format!("{name} {d:.3}")).collect();
         format!(
             "epoch {}/{}: train loss {:.4}, validation loss {:.4}, pseudo-Dice {}, learning rate {:.2e}, {:.1} s, {:.1} % waiting for data",
             e.epoch,
@@ -372,7 +383,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn curves(&self) -> Vec<u8> {
-        progress::draw(&self.epochs, &self.inputs.plan.labels).encode()
+        progress::draw(&self.epochs, &self.inputs.plan.targets()).encode()
     }
 
     fn history(&self) -> Result<String, Error> {
@@ -385,9 +396,8 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`crate::validate`].
     pub fn validate(&mut self) -> Result<Vec<f64>, Error> {
-        let patch = self.inputs.configuration.patch_shape;
         self.net.release_training();
-        crate::validate(self.run, &mut self.net, &self.inputs.plan, patch, &self.inputs.validation)
+        crate::validate(self.run, &mut self.net, self.inputs)
     }
 
     /// Writes the model.
