@@ -7,6 +7,8 @@ mod archive;
 mod machine;
 mod names;
 mod plans;
+#[cfg(test)]
+mod tests;
 mod value;
 mod writer;
 

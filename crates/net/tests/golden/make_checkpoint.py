@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checkpoints as nnU-Net saves them, of small networks that its own get_network_from_plans builds, with their logits.
 
-    python make_checkpoint.py    # writes checkpoint/NAME.pth, checkpoint/NAME.npz (image, logits), checkpoint/NAME.json
+    python make_checkpoint.py    # writes to checkpoint/: NAME.pth, NAME.npz (image, logits), NAME.json
 
 plain           3D, anisotropic, names as nnUNetTrainer saves them
 plain_module    the same tensors under DistributedDataParallel's prefix, decoder.encoder and all_modules apart from
@@ -99,13 +99,15 @@ def checkpoint(net, weights, plan, configuration):
     }
 
 
-def save(name, net, weights, plan, configuration, image):
+def save(name, net, weights, plan, configuration):
     torch.save(checkpoint(net, weights, plan, configuration), FOLDER / f"{name}.pth")
+
+
+def save_logits(name, net, plan, image):
     with torch.no_grad():
         logits = net.double()(image.double())[0]
     wide = lambda a: a.numpy()[:, :, None] if a.ndim == 4 else a.numpy()
     write(f"checkpoint/{name}", {"image": wide(image), "logits": wide(logits)})
-    net.float()
     text = json.dumps({"plans": plan, "dataset": DATASET}, indent=1)
     (FOLDER / f"{name}.json").write_text(text + "\n")
 
@@ -135,10 +137,12 @@ if __name__ == "__main__":
     net = network(PLAIN, "3d_fullres")
     randomise(net, generator)
     image = torch.randn(2, 1, 4, 8, 8, generator=generator)
-    save("plain", net, net.state_dict(), PLAIN, "3d_fullres", image)
-    save("plain_module", net, apart(net.state_dict()), PLAIN, "3d_fullres", image)
+    save("plain", net, net.state_dict(), PLAIN, "3d_fullres")
+    save("plain_module", net, apart(net.state_dict()), PLAIN, "3d_fullres")
+    save_logits("plain", net, PLAIN, image)
     net = network(RESIDUAL, "2d")
     randomise(net, generator)
     image = torch.randn(2, 1, 16, 12, generator=generator)
     weights = type(net.state_dict())((f"_orig_mod.{k}", v) for k, v in net.state_dict().items())
-    save("residual", net, weights, RESIDUAL, "2d", image)
+    save("residual", net, weights, RESIDUAL, "2d")
+    save_logits("residual", net, RESIDUAL, image)

@@ -175,7 +175,7 @@ def make(name, n):
 
 def write(name, arrays):
     """NAME.npz beside this file; not by numpy.savez, so that order and time stamps are pinned."""
-    path = pathlib.Path(__file__).with_name(f"{name}.npz")
+    path = pathlib.Path(__file__).parent / f"{name}.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):
             buffer = io.BytesIO()
