@@ -138,8 +138,8 @@ impl Planner<'_> {
 
     /// The second stage is the full-resolution network with the first stage's segmentation as further channels.
     fn cascade(&self, full: &Configuration) -> Configuration {
-        let own_spacing = self.fixed.spacing_mm.get(CASCADE).is_some();
-        let own_patch = self.fixed.patch_shape.get(CASCADE).is_some();
+        let own_spacing = self.fixed.spacing_mm.contains_key(CASCADE);
+        let own_patch = self.fixed.patch_shape.contains_key(CASCADE);
         let mut cascade = if own_spacing || own_patch {
             let spacing = self.spacing(CASCADE, full.spacing_mm);
             let median = geometry::median_shape(&self.grids, spacing);

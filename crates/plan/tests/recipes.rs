@@ -217,3 +217,63 @@ fn a_patch_that_is_set_gets_its_own_poolings_unless_strides_are_set_too() {
     let c = make(&[patch, strides]).unwrap();
     assert_eq!(c.network.poolings(), [0, 2, 2]);
 }
+
+#[test]
+fn every_built_in_recipe_is_complete_and_has_its_name() {
+    for (name, _) in BUILT_IN {
+        let recipe = Resolved::built_in(name).unwrap();
+        assert_eq!(recipe.recipe().unwrap().name, name);
+        // As printed, it is a complete recipe file.
+        let printed = from_text(&recipe.document().to_string()).unwrap();
+        assert_eq!(printed.recipe().unwrap(), recipe.recipe().unwrap());
+    }
+}
+
+#[test]
+fn presets_change_few_keys_of_v2() {
+    use artifact::recipe::{Planning, ShrinkUntil, V2Planning};
+    let planning = |name: &str| -> V2Planning {
+        match Resolved::built_in(name).unwrap().recipe().unwrap().planning {
+            Planning::V2(planning) => planning,
+            Planning::Paper(_) => panic!("{name} has the paper's planner"),
+        }
+    };
+    let v2 = planning("v2");
+    let presets = [
+        ("v2-resenc", 8.0, 680_000_000, 135_000_000, 0.05),
+        ("v2-resenc-m", 8.0, 680_000_000, 135_000_000, 1.0),
+        ("v2-resenc-l", 24.0, 2_100_000_000, 380_000_000, 1.0),
+        ("v2-resenc-xl", 40.0, 3_600_000_000, 560_000_000, 1.0),
+    ];
+    for (name, gib, volumes, slices, fraction) in presets {
+        let expected = V2Planning {
+            reference_memory_gib: gib,
+            gpu_memory_gib: gib,
+            reference_estimate_3d: volumes,
+            reference_estimate_2d: slices,
+            max_dataset_fraction_per_batch: fraction,
+            shrink_until: ShrinkUntil::ReferenceBatchFits,
+            encoder: artifact::plan::Encoder::Residual,
+            encoder_convs: vec![1, 3, 4, 6],
+            decoder_convs: vec![1],
+            ..v2.clone()
+        };
+        assert_eq!(planning(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_planners_keys_do_not_mix() {
+    let error = from_text("base = \"v2\"\n[planning]\ncascade_above_patches = 3.0\n").unwrap_err();
+    assert_eq!(
+        error.message,
+        "mine.toml: unknown key planning.cascade_above_patches, did you mean planning.cascade_below_fraction?"
+    );
+    let error = from_text("base = \"v2\"\n[planning]\nencoder_convs = []\n").unwrap_err();
+    assert_eq!(
+        error.message,
+        "mine.toml: recipe.planning.encoder_convs = [], expected one or more counts from 1"
+    );
+    let error = from_text("[planning]\nrules = \"v3\"\n").unwrap_err();
+    assert_eq!(error.message, "mine.toml: planning.rules = \"v3\", expected paper or v2");
+}

@@ -1,16 +1,12 @@
 //! nnU-Net's `plans.json` as a plan.
 
 use super::fingerprint::Properties;
+use super::network::{in_front, network};
 use super::table::{Table, show};
-use super::{
-    DEFAULT_SLOPE, LABEL_MANAGER, NONLINEARITY, NORMALISATIONS, PLAIN, PLANNERS, PREPROCESSOR,
-    RESAMPLING, RESIDUAL, cases_folder, layer,
-};
+use super::{LABEL_MANAGER, NORMALISATIONS, PLANNERS, PREPROCESSOR, RESAMPLING, cases_folder};
 use crate::{FULL, SLICES};
 use artifact::dataset::DatasetJson;
-use artifact::plan::{
-    Channel, Configuration, Encoder, Geometry, Network, NnunetNames, Normalisation,
-};
+use artifact::plan::{Channel, Configuration, Encoder, Geometry, NnunetNames, Normalisation};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -176,6 +172,12 @@ impl Reader<'_> {
     /// A configuration and the folder of its cases.
     fn configuration(&mut self, mut table: Table) -> Result<(String, Configuration), String> {
         let folder = table.take("data_identifier", "a folder's name")?;
+        if let Some(old) = table.maybe::<Value>("UNet_class_name", "")? {
+            let (key, found) = (table.at("UNet_class_name"), show(&old));
+            let expected =
+                "architecture; these plans are of an old format, plan again with a present nnU-Net";
+            return Err(format!("{key} = {found}, expected {expected}"));
+        }
         table.fixed("preprocessor_name", &json!(PREPROCESSOR))?;
         let patch: Vec<usize> = table.take("patch_size", "2 or 3 edges")?;
         let flat = match patch.len() {
@@ -201,7 +203,8 @@ impl Reader<'_> {
         let previous_stage: Option<String> = table.maybe("previous_stage", "a configuration")?;
         let foreground = self.described.labels.len() - 1;
         let one_hot = if previous_stage.is_some() { foreground } else { 0 };
-        let mut network = self.network(table.table("architecture")?, flat)?;
+        let mut network =
+            network(table.table("architecture")?, flat, self.described, self.deep_supervision)?;
         network.input_channels = self.described.channels.len() + one_hot;
         let configuration = Configuration {
             spacing_mm: in_front(&spacing, 1.0),
@@ -222,9 +225,9 @@ impl Reader<'_> {
 
     fn shared_of(&self, table: &mut Table) -> Result<Shared, String> {
         let count = self.described.channels.len();
-        let expected = format!("{count} entries, one per channel of dataset.json");
-        let schemes: Vec<String> = table.take("normalization_schemes", &expected)?;
-        let masks: Vec<bool> = table.take("use_mask_for_norm", &expected)?;
+        let expected = format!("{count}, one per channel of dataset.json");
+        let schemes: Vec<String> = table.take("normalization_schemes", "a list of classes")?;
+        let masks: Vec<bool> = table.take("use_mask_for_norm", "a list of true and false")?;
         for (key, found) in
             [("normalization_schemes", schemes.len()), ("use_mask_for_norm", masks.len())]
         {
@@ -291,53 +294,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn network(&self, mut table: Table, flat: bool) -> Result<Network, String> {
-        let expected = format!("\"{PLAIN}\" or \"{RESIDUAL}\"");
-        let class: String = table.take("network_class_name", &expected)?;
-        let (encoder, layers) = match class.as_str() {
-            PLAIN => (Encoder::Plain, "n_conv_per_stage"),
-            RESIDUAL => (Encoder::Residual, "n_blocks_per_stage"),
-            _ => {
-                let key = table.at("network_class_name");
-                return Err(format!("{key} = \"{class}\", expected {expected}"));
-            }
-        };
-        table.ignore("_kw_requires_import");
-        let mut arguments = table.table("arch_kwargs")?;
-        table.finish()?;
-        let dimensions = if flat { 2 } else { 3 };
-        let stages: usize = arguments.take("n_stages", "a count from 1")?;
-        arguments.fixed("conv_op", &json!(layer("conv_op", dimensions)))?;
-        arguments.fixed("norm_op", &json!(layer("norm_op", dimensions)))?;
-        arguments.fixed("conv_bias", &json!(true))?;
-        arguments.fixed("dropout_op", &Value::Null)?;
-        arguments.ignore("dropout_op_kwargs");
-        arguments.fixed("nonlin", &json!(NONLINEARITY))?;
-        let (negative_slope, norm_epsilon) = layer_arguments(&mut arguments)?;
-        let mut decoder_convs =
-            per_stage(&mut arguments, "n_conv_per_stage_decoder", stages.saturating_sub(1))?;
-        // nnU-Net counts its decoder from the deepest stage.
-        decoder_convs.reverse();
-        let network = Network {
-            encoder,
-            input_channels: self.described.channels.len(),
-            output_channels: match self.described.regions.len() {
-                0 => self.described.labels.len(),
-                regions => regions,
-            },
-            features: per_stage(&mut arguments, "features_per_stage", stages)?,
-            kernels: per_axis(&mut arguments, "kernel_sizes", stages, flat)?,
-            strides: per_axis(&mut arguments, "strides", stages, flat)?,
-            encoder_convs: per_stage(&mut arguments, layers, stages)?,
-            decoder_convs,
-            deep_supervision: self.deep_supervision,
-            negative_slope,
-            norm_epsilon,
-        };
-        arguments.finish()?;
-        Ok(network)
-    }
-
     /// 2D plans don't say how far slices lie apart and how many there are.
     fn complete(&self, all: &mut BTreeMap<String, Configuration>) {
         let spacing = match all.get(FULL) {
@@ -361,65 +317,6 @@ fn resampling(table: &mut Table, what: &str, labels: bool) -> Result<(u8, u8), S
     let orders = (arguments.take("order", "0, 1 or 3")?, arguments.take("order_z", "0, 1 or 3")?);
     arguments.finish()?;
     Ok(orders)
-}
-
-/// Slope below 0, and what the norm adds to the variance.
-fn layer_arguments(arguments: &mut Table) -> Result<(f32, f32), String> {
-    let mut norm = arguments.table("norm_op_kwargs")?;
-    let epsilon = norm.maybe("eps", "a number")?.unwrap_or(1e-5);
-    norm.fixed("affine", &json!(true))?;
-    norm.finish()?;
-    let mut slope = arguments.table("nonlin_kwargs")?;
-    slope.ignore("inplace");
-    let negative_slope = slope.maybe("negative_slope", "a number")?.unwrap_or(DEFAULT_SLOPE);
-    slope.finish()?;
-    Ok((negative_slope, epsilon))
-}
-
-/// One count per stage; a single one stands for all.
-fn per_stage(arguments: &mut Table, key: &str, stages: usize) -> Result<Vec<usize>, String> {
-    let expected = format!("{stages} counts, one per stage");
-    let value: Value = arguments.take(key, &expected)?;
-    let wrong = format!("{} = {}, expected {expected}", arguments.at(key), show(&value));
-    let read = match value {
-        Value::Array(_) => serde_json::from_value(value).ok(),
-        other => serde_json::from_value(other).ok().map(|n: usize| vec![n; stages]),
-    };
-    read.filter(|all: &Vec<usize>| all.len() == stages).ok_or(wrong)
-}
-
-/// One row per stage with one number per axis; a single number stands for a row, or for all rows.
-fn per_axis(
-    arguments: &mut Table,
-    key: &str,
-    stages: usize,
-    flat: bool,
-) -> Result<Vec<[usize; 3]>, String> {
-    let axes = if flat { 2 } else { 3 };
-    let expected = format!("{stages} rows of {axes}, one per stage");
-    let value: Value = arguments.take(key, &expected)?;
-    let wrong = format!("{} = {}, expected {expected}", arguments.at(key), show(&value));
-    let row = |value: &Value| match value {
-        Value::Array(_) => serde_json::from_value::<Vec<usize>>(value.clone()).ok(),
-        number => serde_json::from_value(number.clone()).ok().map(|n: usize| vec![n; axes]),
-    };
-    let rows: Option<Vec<Vec<usize>>> = match &value {
-        Value::Array(rows) => rows.iter().map(row).collect(),
-        number => row(number).map(|row| vec![row; stages]),
-    };
-    let fits =
-        |rows: &Vec<Vec<usize>>| rows.len() == stages && rows.iter().all(|r| r.len() == axes);
-    let rows = rows.filter(fits).ok_or(wrong)?;
-    Ok(rows.iter().map(|row| in_front(row, 1)).collect())
-}
-
-/// Two numbers get a third in front.
-fn in_front<T: Copy>(numbers: &[T], first: T) -> [T; 3] {
-    match *numbers {
-        [z, y, x] => [z, y, x],
-        [y, x] => [first, y, x],
-        _ => [first; 3],
-    }
 }
 
 /// A configuration with all that it inherits.

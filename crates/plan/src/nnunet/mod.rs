@@ -4,6 +4,7 @@ mod described;
 mod export;
 mod fingerprint;
 mod import;
+mod network;
 mod table;
 
 pub use described::Described;
