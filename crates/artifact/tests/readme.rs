@@ -7,6 +7,7 @@ use artifact::model::{History, Model};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
+use artifact::selection::Selection;
 use artifact::splits::Splits;
 use artifact::summary::Summary;
 use artifact::{Kind, Record, batch::Batch, case::Case};
@@ -72,6 +73,7 @@ fn every_example_of_the_specification_loads() {
     check::<Prediction>(&mut examples);
     check::<Summary>(&mut examples);
     check::<Postprocessing>(&mut examples);
+    check::<Selection>(&mut examples);
     assert!(examples.is_empty(), "README shows kinds that no type reads: {:?}", examples.keys());
 }
 
@@ -154,4 +156,5 @@ fn add_golden_records_of_new_versions() {
         &[("summary.csv", b"case,label\n".to_vec())],
     );
     add::<Postprocessing>(&mut examples, &from, "postprocess.toml", &[]);
+    add::<Selection>(&mut examples, &from, "selection.toml", &[]);
 }

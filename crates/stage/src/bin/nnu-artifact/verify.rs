@@ -7,7 +7,7 @@ use stage::{Error, Result, Run};
 use std::path::{Path, PathBuf};
 
 /// Names that belong to records: without `[artifact]` they are broken rather than somebody's own TOML.
-const RECORDS: [&str; 10] = [
+const RECORDS: [&str; 11] = [
     "fingerprint.toml",
     "plan.toml",
     "splits.toml",
@@ -18,6 +18,7 @@ const RECORDS: [&str; 10] = [
     "prediction.toml",
     "summary.toml",
     "postprocess.toml",
+    "selection.toml",
 ];
 
 /// Verifies files and folders; every fault is reported.
