@@ -31,7 +31,7 @@ pub struct ModelInfo {
     pub fold: usize,
     /// Epochs trained.
     pub epochs: usize,
-    /// Why training ended: `epochs`, `plateau`.
+    /// Why training ended: `epochs`, `plateau`; `imported`: it took place in nnU-Net.
     pub ended_by: String,
     /// Number format of the arithmetic: `f32`.
     pub precision: String,

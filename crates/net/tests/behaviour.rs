@@ -3,7 +3,8 @@
 use artifact::plan::Network;
 use ndarray::{Array4, Array5, ArrayD};
 use net::{
-    AdamOptions, Cpu, Device, Error, LossOptions, Optimiser, SgdOptions, SimdLevel, UNet, weights,
+    AdamOptions, Cpu, Device, Error, LossOptions, Optimiser, Outputs, SgdOptions, SimdLevel,
+    Targets, UNet, weights,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +22,15 @@ fn network() -> Network {
         deep_supervision: true,
         negative_slope: 0.01,
         norm_epsilon: 1e-5,
+    }
+}
+
+fn residual() -> Network {
+    Network {
+        encoder: artifact::plan::Encoder::Residual,
+        encoder_convs: vec![1, 2, 2],
+        decoder_convs: vec![1, 1],
+        ..network()
     }
 }
 
@@ -56,11 +66,14 @@ fn bits(named: &[(String, ArrayD<f32>)]) -> Vec<u32> {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
-    for level in SimdLevel::available() {
+    let levels = SimdLevel::available().into_iter();
+    for (level, spec) in levels.flat_map(|level| [(level, network()), (level, residual())]) {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let mut net = started(&Device::Cpu(Cpu::with_level(level).unwrap()));
+                let device = Device::Cpu(Cpu::with_level(level).unwrap());
+                let mut net = UNet::new(&spec, &device).unwrap();
+                net.initialise(7);
                 let mut optimiser = adam(Some(1.0));
                 step(&mut net, &mut optimiser);
                 step(&mut net, &mut optimiser);
@@ -69,8 +82,9 @@ fn any_number_of_threads_gives_the_same_bytes() {
             })
         };
         let one = run(1);
-        assert_eq!(one, run(2), "2 threads at {level}");
-        assert_eq!(one, run(5), "5 threads at {level}");
+        let name = format!("{:?} at {level}", spec.encoder);
+        assert_eq!(one, run(2), "2 threads, {name}");
+        assert_eq!(one, run(5), "5 threads, {name}");
     }
 }
 
@@ -143,6 +157,56 @@ fn initialisation_depends_on_seed_and_name_only() {
             assert!(values.iter().all(|v| *v == expected), "{name}");
         }
     }
+}
+
+#[test]
+fn a_residual_block_begins_as_its_skip() {
+    let device = Device::open("cpu").unwrap();
+    let mut net = UNet::new(&residual(), &device).unwrap();
+    net.initialise(7);
+    let scales: Vec<(String, f32)> = net
+        .parameters()
+        .into_iter()
+        .filter(|(name, _)| name.contains("norm") && name.ends_with("weight"))
+        .map(|(name, array)| (name, array.iter().sum::<f32>() / array.len() as f32))
+        .collect();
+    // A stem, two norms in each of five blocks, two projections, two decoder convolutions.
+    assert_eq!(scales.len(), 1 + 10 + 2 + 2);
+    for (name, scale) in scales {
+        let last = name.contains(".block.") && name.ends_with("norm.1.weight");
+        assert_eq!(scale, if last { 0.0 } else { 1.0 }, "{name}");
+    }
+    let expected = "encoder.1.block.0.skip.conv.weight";
+    assert!(net.parameters().iter().any(|(name, _)| name == expected), "{expected}");
+    let bias = "encoder.1.block.0.skip.conv.bias";
+    assert!(net.parameters().iter().all(|(name, _)| name != bias), "{bias}");
+}
+
+#[test]
+fn labels_beyond_classes_and_regions_are_refused() {
+    let mut net = started(&Device::open("cpu").unwrap());
+    let (image, mut target) = data();
+    let regions = |classes: usize, members: Vec<Vec<usize>>| Outputs::Regions { classes, members };
+    let message = |net: &mut UNet, outputs: Outputs, target: &Array4<i16>| {
+        let targets = Targets { outputs, ignore: Some(7) };
+        let options = LossOptions { targets, ..LossOptions::default() };
+        net.loss(image.view(), target.view(), &options).unwrap_err().to_string()
+    };
+    let two = regions(3, vec![vec![1], vec![2]]);
+    assert_eq!(
+        message(&mut net, two, &target),
+        "regions of the loss: found [2], expected 3, one per output channel"
+    );
+    let beyond = regions(3, vec![vec![1], vec![2], vec![1, 3]]);
+    assert_eq!(message(&mut net, beyond, &target), "target: found class 3, expected less than 3");
+    target[[1, 2, 3, 4]] = 7;
+    target[[2, 0, 0, 0]] = 4;
+    let three = regions(4, vec![vec![1], vec![2], vec![1, 3]]);
+    assert_eq!(message(&mut net, three, &target), "target: found class 4, expected less than 4");
+    assert_eq!(
+        message(&mut net, Outputs::Classes, &target),
+        "target: found class 4, expected less than 3"
+    );
 }
 
 #[test]

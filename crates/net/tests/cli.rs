@@ -87,3 +87,118 @@ fn bench_prints_seconds_and_rates() {
     let lines = text(&out.stdout);
     assert!(lines.contains("training iteration: ") && lines.contains("forward: "), "{lines}");
 }
+
+/// Plan of the golden 3D checkpoint.
+const PLAN: &str = r#"
+dataset = { name = "small", training_cases = 5, file_ending = ".nii.gz" }
+geometry = { transpose = [0, 1, 2] }
+labels = [{ name = "background", value = 0 }, { name = "a", value = 1 }, { name = "b", value = 2 }]
+channels = [{ name = "MRI", normalisation = "z_score", intensity = { mean = 0.0, sd = 1.0, min = 0.0, median = 0.0, max = 0.0, percentile_00_5 = 0.0, percentile_99_5 = 0.0 } }]
+
+[configurations.3d_fullres]
+spacing_mm = [1.0, 1.0, 1.0]
+keep_slice_distance = false
+median_shape = [4, 8, 8]
+patch_shape = [4, 8, 8]
+batch_size = 2
+batch_dice = false
+network = { input_channels = 1, output_channels = 3, features = [4, 6, 8], kernels = [[1, 3, 3], [3, 3, 3], [3, 3, 3]], strides = [[1, 1, 1], [1, 2, 2], [2, 2, 2]], encoder_convs = [2, 2, 1], decoder_convs = [2, 1], deep_supervision = true, negative_slope = 0.01, norm_epsilon = 1e-5 }
+"#;
+
+/// A folder with `plan.toml`, and the golden checkpoint's own `plans.json` and `dataset.json`.
+fn exchange() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table: toml::Table = PLAN.parse().unwrap();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plan/recipes/v2.toml");
+    let recipe: toml::Table = std::fs::read_to_string(recipe).unwrap().parse().unwrap();
+    table.insert("recipe".into(), recipe.into());
+    let plan: artifact::plan::Plan = table.try_into().unwrap();
+    let commit = artifact::Commit::begin(&folder.path().join("plan.toml")).unwrap();
+    commit.finish(&artifact::Provenance::default(), &plan).unwrap();
+    let to = path(&folder, "");
+    let out = nnu_net(&["import", "--checkpoint", &golden("plain.pth"), "--extract", &to]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    folder
+}
+
+fn golden(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint");
+    folder.join(name).to_str().expect("a UTF-8 path").into()
+}
+
+#[test]
+fn a_checkpoint_becomes_a_model_and_a_checkpoint_again() {
+    let folder = exchange();
+    let (plan, model) = (path(&folder, "plan.toml"), path(&folder, "model"));
+    let checkpoint = golden("plain_module.pth");
+    let import = ["import", "--checkpoint", &checkpoint, "--plan", &plan, "--model", &model];
+    let out = nnu_net(&import);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(text(&out.stderr), "", "axes and configuration agree");
+    let record = Path::new(&model).join("model.toml");
+    let record = artifact::Record::<artifact::model::Model>::load(&record).unwrap();
+    let info = record.body.model;
+    assert_eq!((info.fold, info.epochs, &info.ended_by[..]), (3, 7, "imported"));
+    assert_eq!(info.configuration, "3d_fullres");
+
+    let (plans, dataset) = (path(&folder, "plans.json"), path(&folder, "dataset.json"));
+    let (pth, again) = (path(&folder, "ours.pth"), path(&folder, "again.npz"));
+    let export = ["export", "--model", &model, "--plans", &plans, "--dataset-json", &dataset];
+    let out = nnu_net(&[&export[..], &["--out", &pth]].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let out = nnu_net(&["import", "--checkpoint", &pth, "--plan", &plan, "--out", &again]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let weights = Path::new(&model).join("weights.npz");
+    assert_eq!(std::fs::read(again).unwrap(), std::fs::read(&weights).unwrap());
+
+    let weights = weights.to_str().unwrap();
+    let from = ["export", "--weights", weights, "--plan", &plan, "--configuration", "3d_fullres"];
+    let rest = ["--plans", &dataset, "--dataset-json", &dataset, "--out", &pth];
+    let refused = nnu_net(&[&from[..], &rest[..]].concat());
+    assert_eq!(refused.status.code(), Some(3));
+    let expected = format!("nnu-net: error: {dataset}: has no configurations\n");
+    assert!(text(&refused.stderr).starts_with(&expected), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_checkpoint_that_would_run_something_is_refused_in_one_line() {
+    let folder = exchange();
+    let (plan, pth) = (path(&folder, "plan.toml"), path(&folder, "evil.pth"));
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("evil/data.pkl", stored).unwrap();
+    let pickle = b"\x80\x02cposix\nsystem\nX\x09\x00\x00\x00touch owned\x85R.";
+    std::io::Write::write_all(&mut zip, pickle).unwrap();
+    artifact::Commit::file(Path::new(&pth), &zip.finish().unwrap().into_inner()).unwrap();
+    let out = path(&folder, "w.npz");
+    let import = ["import", "--checkpoint", &pth, "--plan", &plan, "--out", &out];
+    let refused = nnu_net(&[&import[..], &["--configuration", "3d_fullres"]].concat());
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    let expected = format!(
+        "nnu-net: error: {pth}: byte 2 of data.pkl: asks for posix.system, which is not allowed\n"
+    );
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(!Path::new(&out).exists());
+
+    let import =
+        ["import", "--checkpoint", &golden("residual.pth"), "--plan", &plan, "--out", &out];
+    let refused = nnu_net(&[&import[..], &["--configuration", "3d_fullres"]].concat());
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    assert!(said.contains("has a residual encoder, but the plan's network a plain one"), "{said}");
+    let nothing = nnu_net(&["import", "--checkpoint", &pth, "--plan", &plan]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", text(&nothing.stderr));
+}
+
+#[test]
+fn residual_networks_can_be_described_and_timed() {
+    let net = ["--encoder", "residual", "--features", "4,6", "--patch", "4,6,8"];
+    let out = nnu_net(&[&["describe"], &net[..]].concat());
+    let table = text(&out.stdout);
+    assert!(table.contains("\nencoder.1.block.0.skip.conv  "), "{table}");
+    assert_eq!(table.lines().filter(|l| l.contains(".block.")).count(), 2 + 3 * 2 + 1, "{table}");
+    let out = nnu_net(&[&["bench", "--repetitions", "1"], &net[..]].concat());
+    assert!(text(&out.stdout).contains("training iteration: "), "{}", text(&out.stderr));
+}

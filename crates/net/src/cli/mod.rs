@@ -4,7 +4,7 @@ mod exchange;
 mod tasks;
 
 use artifact::Record;
-use artifact::plan::{Network, Plan};
+use artifact::plan::{Encoder, Network, Plan};
 use clap::{Parser, Subcommand};
 pub use exchange::{Export, Import, export, import};
 use stage::{Common, Error, Result, Seed};
@@ -68,9 +68,13 @@ pub struct Which {
     /// Configuration of the plan, such as 3d_fullres
     #[arg(long, value_name = "NAME", requires = "plan")]
     pub configuration: Option<String>,
-    /// Without a plan: feature maps per stage, kernel 3, stride 2, two convolutions per stage
+    /// Without a plan: feature maps per stage, kernel 3, stride 2, two convolutions per stage; residual: 1, 3, 4, 6, 6, …
+    /// blocks, and one convolution per decoder stage
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', required_unless_present = "plan")]
     pub features: Vec<usize>,
+    /// Without a plan: plain or residual
+    #[arg(long, value_name = "KIND", default_value = "plain", conflicts_with = "plan")]
+    pub encoder: EncoderKind,
     /// Without a plan: image channels
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "plan")]
     pub channels: usize,
@@ -83,6 +87,13 @@ pub struct Which {
     /// Samples per batch [default: the plan's, or 2]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
+}
+
+/// `--encoder`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum EncoderKind {
+    Plain,
+    Residual,
 }
 
 /// A network with the sizes it is to run at.
@@ -133,15 +144,21 @@ impl Which {
         let stages = self.features.len();
         let mut strides = vec![[2; 3]; stages];
         strides[0] = [1; 3];
+        // nnU-Net's number of blocks per stage.
+        let blocks = |s: usize| [1, 3, 4].get(s).copied().unwrap_or(6);
+        let (encoder, encoder_convs, decoder_conv) = match self.encoder {
+            EncoderKind::Plain => (Encoder::Plain, vec![2; stages], 2),
+            EncoderKind::Residual => (Encoder::Residual, (0..stages).map(blocks).collect(), 1),
+        };
         let network = Network {
-            encoder: artifact::plan::Encoder::Plain,
+            encoder,
             input_channels: self.channels,
             output_channels: self.classes,
             features: self.features.clone(),
             kernels: vec![[3; 3]; stages],
             strides,
-            encoder_convs: vec![2; stages],
-            decoder_convs: vec![2; stages - 1],
+            encoder_convs,
+            decoder_convs: vec![decoder_conv; stages - 1],
             deep_supervision: false,
             negative_slope: 0.01,
             norm_epsilon: 1e-5,

@@ -2,6 +2,7 @@
 mod linear;
 mod loss;
 mod norm;
+mod residual;
 
 use crate::device::SimdLevel;
 use crate::reference::Grid;
