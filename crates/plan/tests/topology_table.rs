@@ -139,6 +139,7 @@ fn the_cascade_is_planned_for_the_paper_s_four_data_sets() {
     assert_eq!(low.spacing_mm, full.spacing_mm.map(|s| 4.0 * s));
     let cascade = &liver.configurations["3d_cascade_fullres"];
     assert_eq!(cascade.previous_stage.as_deref(), Some("3d_lowres"));
+    assert_eq!(cascade.cases_from.as_deref(), Some("3d_fullres"));
     assert_eq!(cascade.network.input_channels, 1 + 2);
     assert_eq!(cascade.patch_shape, full.patch_shape);
     assert!(cascade.batch_dice);
