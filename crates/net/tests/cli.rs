@@ -107,14 +107,15 @@ network = { input_channels = 1, output_channels = 3, features = [4, 6, 8], kerne
 
 /// A folder with `plan.toml`, and the golden checkpoint's own `plans.json` and `dataset.json`.
 fn exchange() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let mut table: toml::Table = PLAN.parse().unwrap();
+    let folder = tempfile::tempdir().expect("a valid call");
+    let mut table: toml::Table = PLAN.parse().expect("a valid call");
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plan/recipes/v2.toml");
-    let recipe: toml::Table = std::fs::read_to_string(recipe).unwrap().parse().unwrap();
+    let recipe: toml::Table =
+        std::fs::read_to_string(recipe).expect("a valid call").parse().expect("a valid call");
     table.insert("recipe".into(), recipe.into());
-    let plan: artifact::plan::Plan = table.try_into().unwrap();
-    let commit = artifact::Commit::begin(&folder.path().join("plan.toml")).unwrap();
-    commit.finish(&artifact::Provenance::default(), &plan).unwrap();
+    let plan: artifact::plan::Plan = table.try_into().expect("a valid call");
+    let commit = artifact::Commit::begin(&folder.path().join("plan.toml")).expect("a valid call");
+    commit.finish(&artifact::Provenance::default(), &plan).expect("a valid call");
     let to = path(&folder, "");
     let out = nnu_net(&["import", "--checkpoint", &golden("plain.pth"), "--extract", &to]);
     assert!(out.status.success(), "{}", text(&out.stderr));

@@ -1,8 +1,8 @@
 //! A reader of pickles that runs nothing: a stack machine for the opcodes that `torch.save` writes, whose only callables
 //! are the names of [`Global`], each of them data to us. Anything else ends the reading.
 //!
-//! A value is made per opcode at most, of a size that the bytes read so far bound, so that memory stays a small
-//! multiple of the pickle.
+//! A value is made per opcode at most, of a size that the bytes read so far bound, and the number of values is limited,
+//! so that memory stays within a few hundred megabytes whatever the pickle says.
 
 use super::value::{Global, Id, Storage, Tensor, Value, Values};
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ type Result<T> = std::result::Result<T, Refusal>;
 
 /// The longest byte string, as numpy's scalars need them.
 const LONGEST_SCALAR: usize = 16;
+/// Values in a pickle at most: ten times what a training of 1000 epochs with 100 classes logs.
+const MOST_VALUES: usize = 1 << 23;
 /// Axes of a tensor at most.
 const MOST_AXES: usize = 8;
 
@@ -59,6 +61,7 @@ impl Machine {
                 self.values.root = self.pop()?;
                 return Ok(false);
             }
+            b'(' if self.marks.len() >= MOST_VALUES => return Err("too many open marks".into()),
             b'(' => self.marks.push(self.stack.len()),
             b'N' => self.stack.push(0),
             0x89 => self.stack.push(1),
@@ -108,7 +111,10 @@ impl Machine {
     }
 
     fn push(&mut self, value: Value) -> Result<()> {
-        let id = Id::try_from(self.values.list.len()).map_err(|_| "too many values")?;
+        if self.values.list.len() >= MOST_VALUES {
+            return Err(format!("more than {MOST_VALUES} values"));
+        }
+        let id = self.values.list.len() as Id;
         self.values.list.push(value);
         self.stack.push(id);
         Ok(())
@@ -189,6 +195,9 @@ impl Machine {
         } else {
             let top = *self.stack.last().ok_or("nothing on the stack to remember")?;
             self.memo.insert(slot, top);
+            if self.memo.len() > MOST_VALUES {
+                return Err(format!("remembers more than {MOST_VALUES} values"));
+            }
         }
         Ok(())
     }

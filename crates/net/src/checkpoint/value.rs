@@ -5,7 +5,9 @@ use std::ops::Range;
 
 /// Limits of [`Values::json`]; nnU-Net's plans stay far below.
 const MOST_JSON_LEVELS: usize = 32;
-const MOST_JSON_VALUES: usize = 1 << 20;
+/// Counted as the text's length and so many bytes per value.
+const MOST_JSON_BYTES: usize = 64 << 20;
+const JSON_VALUE_BYTES: usize = 64;
 
 /// Index of a [`Value`] in [`Values`].
 pub(super) type Id = u32;
@@ -153,13 +155,14 @@ impl Values {
     /// A value as JSON, if it is made of nothing else. A few bytes can say a list of lists of the same list, so that
     /// depth and number of values are limited.
     pub(super) fn json(&self, id: Id) -> Option<serde_json::Value> {
-        let mut left = MOST_JSON_VALUES;
+        let mut left = MOST_JSON_BYTES;
         self.json_within(id, MOST_JSON_LEVELS, &mut left)
     }
 
     fn json_within(&self, id: Id, levels: usize, left: &mut usize) -> Option<serde_json::Value> {
         use serde_json::Value as Json;
-        *left = left.checked_sub(1)?;
+        let text = if let Value::Text(text) = self.get(id) { text.len() } else { 0 };
+        *left = left.checked_sub(JSON_VALUE_BYTES + text)?;
         let levels = levels.checked_sub(1)?;
         let mut list = |ids: &[Id]| -> Option<Json> {
             ids.iter()
@@ -179,7 +182,10 @@ impl Values {
                 let mut object = serde_json::Map::new();
                 for (key, value) in pairs {
                     let key = match self.get(*key) {
-                        Value::Text(key) => self.text(key).to_owned(),
+                        Value::Text(key) => {
+                            *left = left.checked_sub(key.len())?;
+                            self.text(key).to_owned()
+                        }
                         // Keys of a label or channel can be numbers, which JSON writes as text.
                         Value::Int(n) => n.to_string(),
                         _ => return None,

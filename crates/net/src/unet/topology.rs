@@ -185,7 +185,7 @@ impl Topology {
                     &[features],
                     features,
                 ));
-                let project = (inputs != features).then(|| layers.len());
+                let project = (inputs != features).then_some(layers.len());
                 if project.is_some() {
                     let point = Geometry::convolution([1; 3], [1; 3]);
                     layers.push(self.add(

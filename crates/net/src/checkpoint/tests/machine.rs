@@ -81,3 +81,34 @@ fn every_cut_of_a_pickle_is_refused() {
         refusal(&whole[..length]);
     }
 }
+
+#[test]
+fn a_pickle_that_only_grows_is_refused() {
+    let grow = |opcode: u8, message: &str| {
+        let mut pickle = b"\x80\x02N".to_vec();
+        pickle.resize(9 << 20, opcode);
+        let said = refusal(&pickle);
+        assert!(said.ends_with(message), "{said}");
+    };
+    grow(b'}', "more than 8388608 values");
+    grow(b'(', "too many open marks");
+}
+
+#[test]
+fn a_few_bytes_that_say_a_billion_values_are_no_json() {
+    // Ten lists, each of ten times the one before
+    let mut pickle = b"\x80\x02]q\x00X\x01\x00\x00\x00aa".to_vec();
+    for level in 1..=10u8 {
+        pickle.extend([b']', b'q', level, b'(']);
+        (0..10).for_each(|_| pickle.extend([b'h', level - 1]));
+        pickle.push(b'e');
+    }
+    pickle.push(b'.');
+    let values = read(pickle).unwrap();
+    assert_eq!(values.json(values.root), None);
+    // Level 4 is 11 111 lists and 10 000 texts.
+    let small = values.json(values.list.len() as u32 - 7).unwrap();
+    assert_eq!(small.as_array().map(Vec::len), Some(10));
+    let cycle = read(b"\x80\x02]q\x00h\x00a.".to_vec()).unwrap();
+    assert_eq!(cycle.json(cycle.root), None);
+}
