@@ -1,7 +1,7 @@
 //! A sheet of pictures for people: patches as they lie in the case, and as training sees them.
 
 use crate::{Aim, Draws, Frame, Loader, Placement};
-use ndarray::{Array3, Array4, ArrayView2, Axis};
+use ndarray::{Array2, Array3, Array4, ArrayView2, Axis};
 use stage::picture::{BLACK, Canvas, PALETTE, WHITE};
 
 /// Patches, one per row of the sheet.
@@ -10,19 +10,24 @@ pub const ROWS: usize = 5;
 pub const VERSIONS: usize = 5;
 
 const GAP: usize = 8;
+/// Below each picture.
+const BETWEEN: usize = 2;
 const LINE: usize = 11;
 const CAPTION: usize = 3 * LINE + 3;
 /// Room for the longest line of a caption, 36 letters of 6 pixels.
 const MIN_WIDTH: usize = 36 * 6;
 
 /// Rows: samples, those that must show foreground first. Columns: the plain crop, then augmented versions, the first of
-/// which is what training sees. Each panel shows the slice with the most foreground, in the crop's grey window.
+/// which is what training sees. Each panel shows the slice with the most foreground, in the crop's grey window; in a
+/// cascade a second picture below it shows the classes of the previous stage.
 pub fn sheet(loader: &Loader, class_names: &[String]) -> Canvas {
     let axis = loader.frame().axes()[0];
     let patch = loader.settings().patch;
     let plane: Vec<usize> = (0..3).filter(|&a| a != axis).map(|a| patch[a]).collect();
     let zoom = (MIN_WIDTH / plane[1].max(1)).max(1);
-    let panel = [plane[0] * zoom + CAPTION + GAP, (plane[1] * zoom).max(MIN_WIDTH) + GAP];
+    let pictures = if loader.channels() > loader.image_channels() { 2 } else { 1 };
+    let height = pictures * (plane[0] * zoom + BETWEEN);
+    let panel = [height + CAPTION + GAP, (plane[1] * zoom).max(MIN_WIDTH) + GAP];
     let header = LINE + GAP;
     let mut canvas =
         Canvas::new(panel[1] * (VERSIONS + 1) + GAP, panel[0] * ROWS + header + GAP, WHITE);
@@ -38,17 +43,17 @@ pub fn sheet(loader: &Loader, class_names: &[String]) -> Canvas {
             if column == 0 {
                 at = slice_to_show(&original.1, axis);
                 caption = about_crop(loader, &placement, axis, at);
-                draw(&mut canvas, (x, y), &original, (axis, at), window, zoom);
+                draw(&mut canvas, (x, y), loader, &original, (axis, at), window, zoom);
             } else {
                 let draws =
                     loader.draws(placement.case, batch + ((column - 1) * ROWS) as u64, sample);
                 let augmented = loader.sample(&placement, &draws);
                 at = slice_to_show(&augmented.1, axis);
                 caption = about_draws(&draws, loader.frame());
-                draw(&mut canvas, (x, y), &augmented, (axis, at), window, zoom);
+                draw(&mut canvas, (x, y), loader, &augmented, (axis, at), window, zoom);
             }
             for (i, line) in caption.iter().enumerate() {
-                canvas.text(pixels(x), pixels(y + plane[0] * zoom + 2 + i * LINE), line, BLACK);
+                canvas.text(pixels(x), pixels(y + height + i * LINE), line, BLACK);
             }
         }
     }
@@ -73,6 +78,9 @@ fn legend(canvas: &mut Canvas, loader: &Loader, class_names: &[String]) {
     put("left: crop; right: augmented versions, the first as training sees it.", BLACK);
     if loader.image_channels() > 1 {
         put(&format!("Channel 0 of {}.", loader.image_channels()), BLACK);
+    }
+    if loader.channels() > loader.image_channels() {
+        put("Below: the previous stage.", BLACK);
     }
     put("Classes:", BLACK);
     for (i, name) in class_names.iter().skip(1).enumerate() {
@@ -106,14 +114,32 @@ fn slice_to_show(label: &Array3<i16>, axis: usize) -> usize {
 fn draw(
     canvas: &mut Canvas,
     (x, y): (usize, usize),
+    loader: &Loader,
     (image, label): &(Array4<f32>, Array3<i16>),
     (axis, at): (usize, usize),
     (low, high): (f32, f32),
     zoom: usize,
 ) {
-    let grey: ArrayView2<'_, f32> = image.index_axis(Axis(0), 0).index_axis_move(Axis(axis), at);
-    canvas.grey(x, y, grey, low, high, zoom);
+    let slice = |channel: usize| -> ArrayView2<'_, f32> {
+        image.index_axis(Axis(0), channel).index_axis_move(Axis(axis), at)
+    };
+    canvas.grey(x, y, slice(0), low, high, zoom);
     canvas.outlines(x, y, label.index_axis(Axis(axis), at), zoom);
+    let previous = loader.image_channels()..loader.channels();
+    if previous.is_empty() {
+        return;
+    }
+    let y = y + slice(0).nrows() * zoom + BETWEEN;
+    canvas.grey(x, y, slice(0), low, high, zoom);
+    let mut classes = Array2::<i16>::zeros(slice(0).dim());
+    for (channel, class) in previous.zip(1i16..) {
+        classes.zip_mut_with(&slice(channel), |c, &v| {
+            if v > 0.5 {
+                *c = class;
+            }
+        });
+    }
+    canvas.outlines(x, y, classes.view(), zoom);
 }
 
 fn about_crop(loader: &Loader, placement: &Placement, axis: usize, at: usize) -> Vec<String> {
@@ -145,8 +171,24 @@ fn about_draws(draws: &Draws, frame: Frame) -> Vec<String> {
     if let Some(e) = draws.elastic {
         other.push(format!("elastic {:.0} sigma {:.1}", e.alpha, e.sigma));
     }
-    if let Some(gamma) = &draws.gamma {
-        other.push(format!("gamma {:.2}", gamma[0]));
+    if let Some(noise) = draws.noise {
+        other.push(format!("noise {:.2}", noise.sigma));
+    }
+    if let Some(widths) = draws.blur.as_ref().and_then(|widths| widths[0]) {
+        other.push(format!("blur {:.2}", widths[2]));
+    }
+    for (name, values) in [("brightness", &draws.brightness), ("contrast", &draws.contrast)] {
+        if let Some(values) = values {
+            other.push(format!("{name} {:.2}", values[0]));
+        }
+    }
+    if let Some(zoom) = draws.low_resolution.as_ref().and_then(|zooms| zooms[0]) {
+        other.push(format!("zoom {zoom:.2}"));
+    }
+    for (name, values) in [("inverted gamma", &draws.inverted_gamma), ("gamma", &draws.gamma)] {
+        if let Some(values) = values {
+            other.push(format!("{name} {:.2}", values[0]));
+        }
     }
     let flips: String =
         draws.mirror.iter().zip(["z", "y", "x"]).filter(|(m, _)| **m).map(|(_, a)| a).collect();

@@ -7,10 +7,6 @@ use crate::spatial::{OUTSIDE, Warp};
 use crate::spline::{Block, REACH, cubic_weights};
 use ndarray::{ArrayView3, ArrayViewMut3, s};
 
-/// Linear interpolation and rounding to the nearest voxel look one voxel further, and rounding of the map's borders one
-/// more.
-const NEAR: usize = 2;
-
 fn shape<T>(view: &ArrayView3<'_, T>) -> [usize; 3] {
     let (z, y, x) = view.dim();
     [z, y, x]
@@ -20,12 +16,6 @@ fn shape<T>(view: &ArrayView3<'_, T>) -> [usize; 3] {
 #[inline]
 fn inside(p: [f64; 3], shape: [usize; 3]) -> bool {
     (0..3).all(|a| p[a] >= 0.0 && p[a] <= (shape[a] - 1) as f64)
-}
-
-/// Whether `p` has a voxel of the case among its neighbours.
-#[inline]
-fn beside(p: [f64; 3], shape: [usize; 3]) -> bool {
-    (0..3).all(|a| p[a] > -1.0 && p[a] < shape[a] as f64)
 }
 
 /// Fills `out` (the warp's patch shape) with the channel `case` `[z, y, x]` read through `warp`.
@@ -41,7 +31,19 @@ pub fn sample_image(
     mut out: ArrayViewMut3<'_, f32>,
 ) {
     let full = shape(&case);
-    let Some(region) = warp.region(full, if order == 3 { REACH + 2 } else { NEAR }) else {
+    match order {
+        3 => sample_cubic(case, warp, out),
+        1 => {
+            let grid = Grid::of(&case, warp.planes, 0.0);
+            fill(&mut out, warp, |_| true, |p| grid.linear(p));
+        }
+        _ => fill(&mut out, warp, |p| inside(p, full), |p| case[nearest(p).map(|v| v as usize)]),
+    }
+}
+
+fn sample_cubic(case: ArrayView3<'_, f32>, warp: &Warp, mut out: ArrayViewMut3<'_, f32>) {
+    let full = shape(&case);
+    let Some(region) = warp.region(full, REACH + 2) else {
         out.fill(0.0);
         return;
     };
@@ -54,22 +56,13 @@ pub fn sample_image(
             target.iter_mut().zip(case.slice(s![z, y, x0..x1])).for_each(|(t, &v)| *t = v);
         }
     }
+    block.prefilter(warp.interpolated());
+    block.mirror_borders();
     let origin = [z0, y0, x0];
-    match (order, warp.planes) {
-        (3, planes) => {
-            block.prefilter(warp.interpolated());
-            block.mirror_borders();
-            if planes {
-                fill(&mut out, warp, |p| inside(p, full), |p| cubic_in_plane(&block, origin, p));
-            } else {
-                fill(&mut out, warp, |p| inside(p, full), |p| cubic(&block, origin, p));
-            }
-        }
-        (1, false) => fill(&mut out, warp, |p| beside(p, full), |p| linear(&block, origin, p)),
-        (1, true) => {
-            fill(&mut out, warp, |p| beside(p, full), |p| linear_in_plane(&block, origin, p));
-        }
-        _ => fill(&mut out, warp, |p| inside(p, full), |p| nearest(&block, origin, p)),
+    if warp.planes {
+        fill(&mut out, warp, |p| inside(p, full), |p| cubic_in_plane(&block, origin, p));
+    } else {
+        fill(&mut out, warp, |p| inside(p, full), |p| cubic(&block, origin, p));
     }
 }
 
@@ -137,44 +130,6 @@ fn cubic_in_plane(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
     sum[0] * wx[0] + sum[1] * wx[1] + sum[2] * wx[2] + sum[3] * wx[3]
 }
 
-#[inline]
-fn linear(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [stride_z, stride_y, _] = block.strides();
-    // p > −1, so p + 1 can be truncated; it counts from the block's border of one voxel, which holds zeros.
-    let [(z, tz), (y, ty), (x, tx)]: [(usize, f32); 3] =
-        std::array::from_fn(|a| split(p[a] + 1.0, origin[a]));
-    let first = z * stride_z + y * stride_y + x;
-    let row = |at: usize| {
-        let taps = &block.data[at..at + 2];
-        taps[0] + tx * (taps[1] - taps[0])
-    };
-    let plane = |at: usize| {
-        let (low, high) = (row(at), row(at + stride_y));
-        low + ty * (high - low)
-    };
-    let (low, high) = (plane(first), plane(first + stride_z));
-    low + tz * (high - low)
-}
-
-#[inline]
-fn linear_in_plane(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [stride_z, stride_y, _] = block.strides();
-    let [(z, _), (y, ty), (x, tx)]: [(usize, f32); 3] =
-        std::array::from_fn(|a| split(p[a] + 1.0, origin[a]));
-    let first = z * stride_z + y * stride_y + x;
-    let row = |at: usize| {
-        let taps = &block.data[at..at + 2];
-        taps[0] + tx * (taps[1] - taps[0])
-    };
-    let (low, high) = (row(first), row(first + stride_y));
-    low + ty * (high - low)
-}
-
-fn nearest(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
-    let [z, y, x]: [usize; 3] = std::array::from_fn(|a| (p[a] + 0.5) as usize - origin[a]);
-    block.data[block.row(z, y) + x]
-}
-
 /// Fills `out` with the classes `case` `[z, y, x]` read through `warp`, as though [`OUTSIDE`] lay around the case.
 ///
 /// With `order` 1 every class is interpolated by itself, linearly, as 0 or 1; a voxel takes the class of the largest
@@ -186,72 +141,108 @@ pub fn sample_label(
     order: u8,
     mut out: ArrayViewMut3<'_, i16>,
 ) {
-    let full = shape(&case);
-    let Some(region) = warp.region(full, NEAR) else {
-        out.fill(OUTSIDE);
-        return;
-    };
-    let classes = Classes::of(case, region, warp.planes);
+    let grid = Grid::of(&case, warp.planes, OUTSIDE);
     for (z, mut plane) in out.outer_iter_mut().enumerate() {
         for (y, mut row) in plane.outer_iter_mut().enumerate() {
             warp.each_in_row(z, y, |x, p| {
-                row[x] = match order {
-                    _ if !beside(p, full) => OUTSIDE,
-                    0 => classes.nearest(p),
-                    _ => classes.heaviest(p),
-                }
+                row[x] = if order == 0 { grid.at(nearest(p)) } else { grid.heaviest(p) };
             });
         }
     }
 }
 
-/// The classes of a region with a border of one voxel [`OUTSIDE`].
-struct Classes {
-    data: Vec<i16>,
-    strides: [usize; 3],
-    origin: [usize; 3],
-    /// From a voxel's lower to its upper neighbour along each axis; 0 where nothing is interpolated.
-    steps: [usize; 3],
+/// The voxel that `p` lies in.
+#[inline]
+fn nearest(p: [f64; 3]) -> [i64; 3] {
+    p.map(|v| (v + 0.5).floor() as i64)
 }
 
-impl Classes {
-    fn of(case: ArrayView3<'_, i16>, region: [(usize, usize); 3], planes: bool) -> Self {
-        let [(z0, z1), (y0, y1), (x0, x1)] = region;
-        let [nz, ny, nx] = region.map(|(low, high)| high - low + 2);
-        let mut data = vec![OUTSIDE; nz * ny * nx];
-        for z in z0..z1 {
-            for y in y0..y1 {
-                let start = ((z - z0 + 1) * ny + y - y0 + 1) * nx + 1;
-                let target = &mut data[start..start + x1 - x0];
-                target.iter_mut().zip(case.slice(s![z, y, x0..x1])).for_each(|(t, &c)| *t = c);
+/// A case as one slice of memory, and the value around it.
+struct Grid<'a, T> {
+    data: &'a [T],
+    shape: [usize; 3],
+    strides: [usize; 3],
+    /// In memory, from a voxel to its upper neighbour along each axis; 0 where nothing is interpolated.
+    steps: [usize; 3],
+    /// Coordinates from 0 up to here have all of their neighbours in the case.
+    last: [f64; 3],
+    outside: T,
+}
+
+impl<'a, T: Copy> Grid<'a, T> {
+    fn of(case: &'a ArrayView3<'_, T>, planes: bool, outside: T) -> Self {
+        let data = case.as_slice_memory_order().expect("the channels of a case are contiguous");
+        let shape = shape(case);
+        let strides = [0, 1, 2].map(|a| case.strides()[a].unsigned_abs());
+        let mut steps = strides;
+        let mut last = shape.map(|n| n as f64 - 1.0);
+        if planes {
+            steps[0] = 0;
+            // Whole numbers, all of them voxels.
+            last[0] += 0.5;
+        }
+        Self { data, shape, strides, steps, last, outside }
+    }
+
+    #[inline]
+    fn at(&self, voxel: [i64; 3]) -> T {
+        let mut index = 0;
+        for a in 0..3 {
+            match usize::try_from(voxel[a]) {
+                Ok(v) if v < self.shape[a] => index += v * self.strides[a],
+                _ => return self.outside,
             }
         }
-        let strides = [ny * nx, nx, 1];
-        let steps = if planes { [0, nx, 1] } else { strides };
-        Self { data, strides, origin: [z0, y0, x0], steps }
+        self.data[index]
     }
 
-    /// Index of the neighbour below `p`, and the fractions.
+    /// The corners of the cell around `p` (z slowest, x fastest) and the fractions along z, y, x.
     #[inline]
-    fn below(&self, p: [f64; 3]) -> (usize, [f32; 3]) {
-        let [(z, tz), (y, ty), (x, tx)]: [(usize, f32); 3] =
-            std::array::from_fn(|a| split(p[a] + 1.0, self.origin[a]));
-        (z * self.strides[0] + y * self.strides[1] + x, [tz, ty, tx])
+    fn cell(&self, p: [f64; 3]) -> ([T; 8], [f32; 3]) {
+        if !(0..3).all(|a| p[a] >= 0.0 && p[a] < self.last[a]) {
+            return self.cell_at_border(p);
+        }
+        // p ≥ 0, so truncation is the floor.
+        let whole = p.map(|v| v as u32);
+        let first: usize = (0..3).map(|a| whole[a] as usize * self.strides[a]).sum();
+        let [dz, dy, dx] = self.steps;
+        let row = |at: usize| [self.data[at], self.data[at + dx]];
+        let [a, b] = row(first);
+        let [c, d] = row(first + dy);
+        let [e, f] = row(first + dz);
+        let [g, h] = row(first + dz + dy);
+        let t = std::array::from_fn(|i| (p[i] - f64::from(whole[i])) as f32);
+        ([a, b, c, d, e, f, g, h], t)
     }
 
-    fn nearest(&self, p: [f64; 3]) -> i16 {
-        let (first, t) = self.below(p);
-        let steps: usize = (0..3).filter(|&a| t[a] >= 0.5).map(|a| self.steps[a]).sum();
-        self.data[first + steps]
+    #[cold]
+    fn cell_at_border(&self, p: [f64; 3]) -> ([T; 8], [f32; 3]) {
+        let low = p.map(|v| v.floor() as i64);
+        let upper: [i64; 3] = std::array::from_fn(|a| i64::from(self.steps[a] > 0));
+        let corners = std::array::from_fn(|i| {
+            let bit = [i >> 2, i >> 1, i].map(|v| (v & 1) as i64);
+            self.at(std::array::from_fn(|a| low[a] + bit[a] * upper[a]))
+        });
+        (corners, std::array::from_fn(|a| (p[a] - low[a] as f64) as f32))
     }
+}
 
+impl Grid<'_, f32> {
+    #[inline]
+    fn linear(&self, p: [f64; 3]) -> f32 {
+        let ([a, b, c, d, e, f, g, h], [tz, ty, tx]) = self.cell(p);
+        let blend = |low: f32, high: f32, t: f32| low + t * (high - low);
+        let (low, high) = (blend(a, b, tx), blend(c, d, tx));
+        let front = blend(low, high, ty);
+        let (low, high) = (blend(e, f, tx), blend(g, h, tx));
+        blend(front, blend(low, high, ty), tz)
+    }
+}
+
+impl Grid<'_, i16> {
     #[inline]
     fn heaviest(&self, p: [f64; 3]) -> i16 {
-        let (first, t) = self.below(p);
-        let [dz, dy, dx] = self.steps;
-        let corners: [i16; 8] = std::array::from_fn(|i| {
-            self.data[first + (i >> 2) * dz + ((i >> 1) & 1) * dy + (i & 1) * dx]
-        });
+        let (corners, t) = self.cell(p);
         if corners[1..].iter().all(|&c| c == corners[0]) { corners[0] } else { decide(corners, t) }
     }
 }

@@ -1,10 +1,13 @@
 //! The real binary: spool, preview, exit codes, exact messages.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+#[path = "support/previous.rs"]
+mod previous;
 mod support;
 
 use artifact::splits::{Fold, Splits};
 use artifact::{Commit, Provenance};
+use previous::{info, with_cascade, write_previous};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{phantom, plan, write_case};
@@ -14,7 +17,7 @@ use tempfile::TempDir;
 fn project() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let save = Provenance::default();
-    let plan = plan([16, 24, 20], 3, 1);
+    let plan = with_cascade(plan([16, 24, 20], 3, 1));
     Commit::begin(&folder.path().join("plan.toml")).unwrap().finish(&save, &plan).unwrap();
     let ids = |numbers: &[usize]| numbers.iter().map(|n| format!("case_{n}")).collect();
     let folds = vec![
@@ -211,13 +214,68 @@ fn inputs_that_are_missing_or_do_not_fit_end_with_code_3() {
     assert_eq!(unplanned.status.code(), Some(3));
     assert_eq!(
         stderr(&unplanned),
-        "nnu-augment: error: plan.toml: configuration \"2d\" is not planned, expected one of: 3d_fullres\n"
+        "nnu-augment: error: plan.toml: configuration \"2d\" is not planned, expected one of: 3d_cascade_fullres, 3d_fullres\n"
     );
     let splits = augment(folder.path(), &["--preview", "sheet.png", "--splits", "plan.toml"]);
     assert_eq!(splits.status.code(), Some(3));
     assert_eq!(
         stderr(&splits),
         "nnu-augment: error: plan.toml: artifact.kind = \"plan\", expected \"splits\"\n"
+    );
+}
+
+#[test]
+fn a_cascade_takes_its_first_stage_s_predictions() {
+    let folder = project();
+    let words = [
+        &["--cases", "cases", "--plan", "plan.toml", "--configuration", "3d_cascade_fullres"][..],
+        &["--fold", "0", "--preview", "sheet.png", "--previous", "fold_1", "--previous", "fold_2"],
+        &SPOOL,
+    ]
+    .concat();
+    for n in 0..2 {
+        let classes = phantom([18 + n, 30, 22], 1, n as u64, false).1;
+        let fold = folder.path().join(format!("fold_{}", n + 1));
+        write_previous(&fold, info(&format!("case_{n}"), &classes), &classes);
+    }
+    let missing = run(folder.path(), &words);
+    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(
+        stderr(&missing),
+        "nnu-augment: error: fold_1, fold_2: the previous stage's prediction is missing for 1 of 3 cases, \
+         first case_2\n  hint: give --previous for every fold of the first stage: the folders that nnu-infer \
+         --validation --next-stage wrote\n"
+    );
+    let classes = phantom([20, 30, 22], 1, 2, false).1;
+    let write =
+        |classes| write_previous(&folder.path().join("fold_2"), info("case_2", classes), classes);
+    write(&classes);
+    let written = run(folder.path(), &words);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    assert!(folder.path().join("sheet.png").is_file());
+    let image = || artifact::batch::read(&batch_file(folder.path(), 0, "batch.toml")).unwrap().1;
+    let before = image();
+    assert_eq!(before.dim(), (3, 3, 16, 24, 20));
+    let channels = before.slice(ndarray::s![.., 1.., .., .., ..]);
+    assert!(channels.iter().all(|&v| v == 0.0 || v == 1.0) && channels.iter().any(|&v| v == 1.0));
+    assert!(stderr(&run(folder.path(), &words)).contains("is up to date"));
+    // Another prediction makes other batches.
+    write(&ndarray::Array3::zeros((20, 30, 22)));
+    let again = run(folder.path(), &words);
+    assert!(!stderr(&again).contains("is up to date"), "{}", stderr(&again));
+    let alone = augment(folder.path(), &[&SPOOL[..], &["--previous", "fold_1"]].concat());
+    assert_eq!(alone.status.code(), Some(3));
+    let of_another = "3d_lowres";
+    let mut case: String =
+        std::fs::read_to_string(folder.path().join("cases/case_0/case.toml")).unwrap();
+    case = case
+        .replace("configuration = \"3d_fullres\"", &format!("configuration = \"{of_another}\""));
+    #[expect(clippy::disallowed_methods, reason = "the test changes a case on purpose")]
+    std::fs::write(folder.path().join("cases/case_0/case.toml"), case).unwrap();
+    assert_eq!(
+        stderr(&run(folder.path(), &words)),
+        "nnu-augment: error: cases/case_0/case.toml: case.configuration = \"3d_lowres\", expected \
+         \"3d_fullres\"\n  hint: --cases takes the folder that nnu-preprocess wrote for 3d_fullres\n"
     );
 }
 

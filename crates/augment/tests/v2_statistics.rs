@@ -4,11 +4,12 @@
 //! deviations: a right program would fail once in a million seeds. Ours are fixed, so a test passes always or never.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-mod support;
+#[path = "support/recipes.rs"]
+mod recipes;
 
 use augment::previous::Operation;
 use augment::{Draws, Frame, Settings};
-use support::v2_recipe;
+use recipes::recipe;
 
 const DRAWS: usize = 40_000;
 const SIGMAS: f64 = 4.9;
@@ -63,7 +64,7 @@ fn assert_values(name: &str, values: &[f64]) {
 
 /// Draws of recipe `v2` for patches of two channels and two classes of a previous stage.
 fn draws(patch: [usize; 3]) -> Vec<Draws> {
-    let settings = Settings::new(&v2_recipe().augmentation, patch);
+    let settings = Settings::new(&recipe("v2").augmentation, patch);
     let draw =
         |n| Draws::draw(|what| stage::rng(3, &[n, what as u64]), &settings, 2, 2, &[0, 1, 2]);
     (0..DRAWS as u64).map(draw).collect()
@@ -106,12 +107,12 @@ fn spatial_transforms() {
 
 #[test]
 fn slices_lie_across_the_first_axis_alone() {
-    let frame = |patch| Settings::new(&v2_recipe().augmentation, patch).frame;
+    let frame = |patch| Settings::new(&recipe("v2").augmentation, patch).frame;
     assert_eq!(frame([40, 120, 100]), Frame::Volume, "three times isn't more than three times");
     assert_eq!(frame([40, 128, 100]), Frame::Slices(0));
     assert_eq!(frame([128, 128, 24]), Frame::Volume, "the short axis isn't the first");
     assert_eq!(frame([1, 8, 8]), Frame::Slices(0));
-    let paper = |patch| Settings::new(&support::recipe().augmentation, patch).frame;
+    let paper = |patch| Settings::new(&recipe("paper").augmentation, patch).frame;
     assert_eq!(paper([128, 128, 24]), Frame::Slices(2));
     assert_eq!(paper([40, 88, 60]), Frame::Slices(0));
 }
@@ -235,7 +236,7 @@ fn noise_is_normal_and_differs_by_channel() {
 
 #[test]
 fn a_probability_changes_no_other_transform_s_numbers() {
-    let mut recipe = v2_recipe().augmentation;
+    let mut recipe = recipe("v2").augmentation;
     let draw = |recipe: &artifact::recipe::Augmentation| {
         let settings = Settings::new(recipe, [64, 80, 64]);
         let draw =

@@ -14,12 +14,6 @@ pub(crate) fn recipe() -> Recipe {
     toml::from_str(include_str!("../../../plan/recipes/paper.toml")).unwrap()
 }
 
-/// The recipe `v2` as nnu-plan ships it.
-#[allow(dead_code, reason = "not every test needs both recipes")]
-pub(crate) fn v2_recipe() -> Recipe {
-    toml::from_str(include_str!("../../../plan/recipes/v2.toml")).unwrap()
-}
-
 /// A plan with one configuration, `3d_fullres`, for two foreground classes.
 pub(crate) fn plan(patch: [usize; 3], batch_size: usize, channels: usize) -> Plan {
     let channel = r#"
@@ -106,30 +100,52 @@ pub(crate) fn write_case(
     image: &Array4<f32>,
     label: Option<&Array3<i16>>,
 ) {
-    let path = folder.join(id).join("case.toml");
+    let Some(label) = label else {
+        return commit(folder, case(id, image, false), image, None);
+    };
+    let at = |v: usize| i32::try_from(v).unwrap();
+    let mut rows: Vec<[i32; 4]> = label
+        .indexed_iter()
+        .filter(|(_, class)| **class > 0)
+        .map(|((z, y, x), &class)| [i32::from(class), at(z), at(y), at(x)])
+        .collect();
+    rows.sort_unstable();
+    write_case_as(folder, id, image, label, &rows, |_| {});
+}
+
+/// Writes a labelled case with these foreground locations and an edited record.
+pub(crate) fn write_case_as(
+    folder: &Path,
+    id: &str,
+    image: &Array4<f32>,
+    label: &Array3<i16>,
+    rows: &[[i32; 4]],
+    edit: impl FnOnce(&mut Case),
+) {
+    let mut case = case(id, image, true);
+    edit(&mut case);
+    commit(folder, case, image, Some((label, rows)));
+}
+
+fn commit(
+    folder: &Path,
+    case: Case,
+    image: &Array4<f32>,
+    label: Option<(&Array3<i16>, &[[i32; 4]])>,
+) {
+    let mut commit = Commit::begin(&folder.join(&case.case.id).join("case.toml")).unwrap();
+    commit.npy(IMAGE, &image.view()).unwrap();
+    if let Some((label, rows)) = label {
+        commit.npy(LABEL, &label.view()).unwrap();
+        commit.npy(FOREGROUND, &Array2::from(rows.to_vec()).view()).unwrap();
+    }
+    commit.finish(&Provenance::default(), &case).unwrap();
+}
+
+fn case(id: &str, image: &Array4<f32>, labelled: bool) -> Case {
     let (channels, z, y, x) = image.dim();
     let shape = [z, y, x];
-    let mut commit = Commit::begin(&path).unwrap();
-    commit.npy(IMAGE, &image.view()).unwrap();
-    if let Some(label) = label {
-        let mut rows: Vec<[i32; 4]> = label
-            .indexed_iter()
-            .filter(|(_, class)| **class > 0)
-            .map(|((z, y, x), &class)| {
-                [
-                    i32::from(class),
-                    z.try_into().unwrap(),
-                    y.try_into().unwrap(),
-                    x.try_into().unwrap(),
-                ]
-            })
-            .collect();
-        rows.sort_unstable();
-        commit.npy(LABEL, &label.view()).unwrap();
-        commit.npy(FOREGROUND, &Array2::from(rows).view()).unwrap();
-    }
-    let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    let case = Case {
+    Case {
         case: CaseInfo {
             id: id.into(),
             configuration: "3d_fullres".into(),
@@ -139,7 +155,7 @@ pub(crate) fn write_case(
             ignore: false,
             shape,
             spacing_mm: [1.0; 3],
-            labelled: label.is_some(),
+            labelled,
         },
         original: Original {
             transpose: [0, 1, 2],
@@ -149,10 +165,9 @@ pub(crate) fn write_case(
                 shape,
                 spacing_mm: [1.0; 3],
                 origin_mm: [0.0; 3],
-                direction: identity,
+                direction: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
                 header: Vec::new(),
             },
         },
-    };
-    commit.finish(&Provenance::default(), &case).unwrap();
+    }
 }
