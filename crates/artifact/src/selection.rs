@@ -97,6 +97,11 @@ impl Kind for Selection {
                 ));
             }
         }
+        if (&self.postprocessing.labels, &self.postprocessing.regions)
+            != (&self.labels, &self.regions)
+        {
+            return Err("postprocessing has other labels or regions than the selection".into());
+        }
         self.postprocessing.check()
     }
 }
