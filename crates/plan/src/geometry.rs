@@ -161,4 +161,17 @@ mod tests {
         assert_eq!(quantile([4.0, 1.0, 3.0].into_iter(), 0.25), 2.0);
         assert_eq!(quantile([7.0].into_iter(), 0.9), 7.0);
     }
+
+    /// Values of NumPy 2.4.
+    #[test]
+    fn quantiles_and_medians_are_numpy_s_to_the_last_digit() {
+        // From the lower neighbour this would be 2.1006315000000004.
+        assert_eq!(quantile([3.296479, 0.904784].into_iter(), 0.5), 2.1006315);
+        assert_eq!(quantile([8.00842, 2.640902].into_iter(), 0.5), 5.324661);
+        let four = [1.772980782169941, 1.445258825795082, 7.30738018477278, 6.751347090079117];
+        assert_eq!(quantile(four.into_iter(), 0.5), 4.262163936124528);
+        assert_eq!(median(four.into_iter()), 4.262163936124529);
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!((median([].into_iter()), quantile([].into_iter(), 0.5)), (0.0, 0.0));
+    }
 }
