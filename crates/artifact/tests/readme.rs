@@ -7,6 +7,7 @@ use artifact::model::{History, Model};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
+use artifact::previous::Previous;
 use artifact::selection::Selection;
 use artifact::splits::Splits;
 use artifact::summary::Summary;
@@ -73,6 +74,7 @@ fn every_example_of_the_specification_loads() {
     check::<Prediction>(&mut examples);
     check::<Summary>(&mut examples);
     check::<Postprocessing>(&mut examples);
+    check::<Previous>(&mut examples);
     check::<Selection>(&mut examples);
     assert!(examples.is_empty(), "README shows kinds that no type reads: {:?}", examples.keys());
 }
@@ -156,5 +158,7 @@ fn add_golden_records_of_new_versions() {
         &[("summary.csv", b"case,label\n".to_vec())],
     );
     add::<Postprocessing>(&mut examples, &from, "postprocess.toml", &[]);
+    let previous = [("previous.npy", npy::encode(&label.view()))];
+    add::<Previous>(&mut examples, &from, "previous.toml", &previous);
     add::<Selection>(&mut examples, &from, "selection.toml", &[]);
 }

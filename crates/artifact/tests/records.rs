@@ -9,6 +9,7 @@ use artifact::model::{History, Model};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
+use artifact::previous::Previous;
 use artifact::selection::Selection;
 use artifact::splits::{Fold, Splits};
 use artifact::summary::Summary;
@@ -66,6 +67,7 @@ fn committed_records_of_every_kind_are_read_and_written_byte_for_byte() {
     round_trip::<Prediction>(1, "prediction.toml");
     round_trip::<Summary>(1, "summary.toml");
     round_trip::<Postprocessing>(1, "postprocess.toml");
+    round_trip::<Previous>(1, "previous.toml");
     round_trip::<Selection>(1, "selection.toml");
 }
 
