@@ -99,78 +99,86 @@ impl Draws {
         previous_classes: usize,
         mirror_axes: &[usize],
     ) -> Self {
+        let mut draws = Self::none();
+        draws.draw_spatial(&stream, settings);
+        draws.draw_intensities(&stream, settings, channels);
+        draws.mirror = mirror(&mut stream(Stream::Mirror), settings, mirror_axes);
+        draws.draw_previous(&stream, settings, previous_classes);
+        draws
+    }
+
+    fn draw_spatial<R: Rng>(&mut self, stream: &impl Fn(Stream) -> R, settings: &Settings) {
+        let recipe = &settings.recipe;
+        self.elastic = when(stream(Stream::Elastic), recipe.elastic_probability, |rng| Elastic {
+            alpha: uniform(rng, settings.elastic_alpha),
+            sigma: uniform(rng, recipe.elastic_sigma),
+            noise: rng.random(),
+        });
+        self.angles = when(stream(Stream::Rotation), recipe.rotation_probability, |rng| {
+            let count = if settings.frame == Frame::Volume { 3 } else { 1 };
+            let mut angles = [0.0; 3];
+            for angle in &mut angles[..count] {
+                *angle = uniform(rng, settings.rotation_degrees).to_radians();
+            }
+            angles
+        });
+        self.scale = when(stream(Stream::Scaling), recipe.scaling_probability, |rng| match recipe
+            .scaling_draw
+        {
+            Draw::Uniform => uniform(rng, recipe.scaling_factor),
+            Draw::EitherSide => either_side_of_one(rng, recipe.scaling_factor),
+        });
+    }
+
+    fn draw_intensities<R: Rng>(
+        &mut self,
+        stream: &impl Fn(Stream) -> R,
+        settings: &Settings,
+        channels: usize,
+    ) {
         let recipe = &settings.recipe;
         let per_channel = |what, probability, range| {
             when(stream(what), probability, |rng| {
-                (0..channels).map(|_| either_side_of_one(rng, range)).collect()
+                (0..channels).map(|_| either_side_of_one(rng, range)).collect::<Vec<f64>>()
             })
         };
-        Self {
-            elastic: when(stream(Stream::Elastic), recipe.elastic_probability, |rng| Elastic {
-                alpha: uniform(rng, settings.elastic_alpha),
-                sigma: uniform(rng, recipe.elastic_sigma),
-                noise: rng.random(),
-            }),
-            angles: when(stream(Stream::Rotation), recipe.rotation_probability, |rng| {
-                let count = if settings.frame == Frame::Volume { 3 } else { 1 };
-                let mut angles = [0.0; 3];
-                for angle in &mut angles[..count] {
-                    *angle = uniform(rng, settings.rotation_degrees).to_radians();
-                }
-                angles
-            }),
-            scale: when(stream(Stream::Scaling), recipe.scaling_probability, |rng| {
-                match recipe.scaling_draw {
-                    Draw::Uniform => uniform(rng, recipe.scaling_factor),
-                    Draw::EitherSide => either_side_of_one(rng, recipe.scaling_factor),
-                }
-            }),
-            noise: when(stream(Stream::Noise), recipe.noise_probability, |rng| Noise {
-                sigma: uniform(rng, recipe.noise_sigma),
-                seed: rng.random(),
-            }),
-            blur: when(stream(Stream::Blur), recipe.blur_probability, |rng| {
-                let widths = |rng: &mut R| [0; 3].map(|_| uniform(rng, recipe.blur_sigma));
-                some_channels(rng, channels, recipe.blur_channel_probability, widths)
-            }),
-            brightness: per_channel(
-                Stream::Brightness,
-                recipe.brightness_probability,
-                recipe.brightness_factor,
-            ),
-            contrast: per_channel(
-                Stream::Contrast,
-                recipe.contrast_probability,
-                recipe.contrast_factor,
-            ),
-            low_resolution: when(
-                stream(Stream::LowResolution),
-                recipe.low_resolution_probability,
-                |rng| {
-                    let zoom = |rng: &mut R| uniform(rng, recipe.low_resolution_zoom);
-                    some_channels(rng, channels, recipe.low_resolution_channel_probability, zoom)
-                },
-            ),
-            inverted_gamma: per_channel(
-                Stream::InvertedGamma,
-                recipe.inverted_gamma_probability,
-                recipe.gamma,
-            ),
-            gamma: per_channel(Stream::Gamma, recipe.gamma_probability, recipe.gamma),
-            mirror: mirror(&mut stream(Stream::Mirror), settings, mirror_axes),
-            morphology: when(
-                stream(Stream::PreviousMorphology),
-                recipe.previous_morphology_probability,
-                |rng| morphology(rng, settings, previous_classes),
-            )
-            .unwrap_or_default(),
-            removal: when(
-                stream(Stream::PreviousRemoval),
-                recipe.previous_removal_probability,
-                |rng| removal(rng, settings, previous_classes),
-            )
-            .unwrap_or_default(),
-        }
+        self.noise = when(stream(Stream::Noise), recipe.noise_probability, |rng| Noise {
+            sigma: uniform(rng, recipe.noise_sigma),
+            seed: rng.random(),
+        });
+        self.blur = when(stream(Stream::Blur), recipe.blur_probability, |rng| {
+            let widths = |rng: &mut R| [0; 3].map(|_| uniform(rng, recipe.blur_sigma));
+            some_channels(rng, channels, recipe.blur_channel_probability, widths)
+        });
+        let (p, range) = (recipe.brightness_probability, recipe.brightness_factor);
+        self.brightness = per_channel(Stream::Brightness, p, range);
+        self.contrast =
+            per_channel(Stream::Contrast, recipe.contrast_probability, recipe.contrast_factor);
+        let p = recipe.low_resolution_probability;
+        self.low_resolution = when(stream(Stream::LowResolution), p, |rng| {
+            let zoom = |rng: &mut R| uniform(rng, recipe.low_resolution_zoom);
+            some_channels(rng, channels, recipe.low_resolution_channel_probability, zoom)
+        });
+        let p = recipe.inverted_gamma_probability;
+        self.inverted_gamma = per_channel(Stream::InvertedGamma, p, recipe.gamma);
+        self.gamma = per_channel(Stream::Gamma, recipe.gamma_probability, recipe.gamma);
+    }
+
+    fn draw_previous<R: Rng>(
+        &mut self,
+        stream: &impl Fn(Stream) -> R,
+        settings: &Settings,
+        classes: usize,
+    ) {
+        let recipe = &settings.recipe;
+        let p = recipe.previous_morphology_probability;
+        let changes =
+            when(stream(Stream::PreviousMorphology), p, |rng| morphology(rng, settings, classes));
+        let p = recipe.previous_removal_probability;
+        let removals =
+            when(stream(Stream::PreviousRemoval), p, |rng| removal(rng, settings, classes));
+        self.morphology = changes.unwrap_or_default();
+        self.removal = removals.unwrap_or_default();
     }
 
     /// The spatial transforms as one map for the patch that begins at case voxel `lower`, in the axes of

@@ -240,8 +240,7 @@ impl Loader {
         let classes = case.label().expect("cases are labelled, as checked in new");
         self.read_classes(classes, warp.as_ref(), placement, label.view_mut());
         intensity::apply(draws, &self.settings, &mut image);
-        let flips = (0..3).filter(|&axis| draws.mirror[axis]);
-        for axis in flips.clone() {
+        for axis in (0..3).filter(|&axis| draws.mirror[axis]) {
             mirror(&mut image, Axis(axis + 1));
             mirror(&mut label, Axis(axis));
         }
@@ -256,15 +255,28 @@ impl Loader {
         }
         label.mapv_inplace(|class| class.max(0));
         if self.previous_stage.is_some() {
-            let previous = self.previous.get(placement.case).expect("with_previous was called");
-            let mut classes = Array3::zeros(self.settings.patch);
-            self.read_classes(previous.classes(), warp.as_ref(), placement, classes.view_mut());
-            flips.for_each(|axis| mirror(&mut classes.view_mut(), Axis(axis)));
-            let max_fraction = self.settings.recipe.previous_removal_max_fraction;
-            draws.morphology.iter().for_each(|&m| change(&mut classes.view_mut(), m));
-            draws.removal.iter().for_each(|&r| remove(&mut classes.view_mut(), r, max_fraction));
-            one_hot(&classes.view_mut(), &mut channels);
+            self.append_previous(placement, draws, warp.as_ref(), &mut channels);
         }
+    }
+
+    /// Fills `channels` `[class − 1, z, y, x]` with the previous stage's classes.
+    fn append_previous(
+        &self,
+        placement: &Placement,
+        draws: &Draws,
+        warp: Option<&Warp>,
+        channels: &mut ArrayViewMut4<'_, f32>,
+    ) {
+        let previous = self.previous.get(placement.case).expect("with_previous was called");
+        let mut classes = Array3::zeros(self.settings.patch);
+        self.read_classes(previous.classes(), warp, placement, classes.view_mut());
+        for axis in (0..3).filter(|&axis| draws.mirror[axis]) {
+            mirror(&mut classes.view_mut(), Axis(axis));
+        }
+        let max_fraction = self.settings.recipe.previous_removal_max_fraction;
+        draws.morphology.iter().for_each(|&m| change(&mut classes.view_mut(), m));
+        draws.removal.iter().for_each(|&r| remove(&mut classes.view_mut(), r, max_fraction));
+        one_hot(classes.view(), channels);
     }
 
     /// A channel of the patch after the spatial transforms, in one pass from the case.

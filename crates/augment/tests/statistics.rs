@@ -177,7 +177,7 @@ fn cases_boxes_and_classes_are_drawn_uniformly() {
                 }
                 // 15 voxels and a patch of 16: it begins at −1 or 0.
                 Aim::Anywhere if placement.case == 1 => {
-                    assert!((-1..=0).contains(&placement.lower[0]))
+                    assert!((-1..=0).contains(&placement.lower[0]));
                 }
                 Aim::Anywhere => assert_eq!(placement.lower[1], -1),
             }

@@ -166,6 +166,14 @@ fn removed_components() {
             assert_ne!(found, label);
         }
     }
+    // 8 of 1000 voxels: not smaller than 0.8 %.
+    let mut cube = Array3::zeros((10, 10, 10));
+    cube.slice_mut(s![4..6, 4..6, 4..6]).fill(1i16);
+    for (fraction, left) in [(0.008, 8), (0.0081, 0)] {
+        let mut found = cube.clone();
+        remove(&mut found.view_mut(), Removal { class: 1, which: 0.3 }, fraction);
+        assert_eq!(found.iter().filter(|&&c| c == 1).count(), left);
+    }
     let mut none = label.clone();
     remove(&mut none.view_mut(), Removal { class: 1, which: 0.5 }, 0.0);
     assert_eq!(none, label, "no component is smaller than nothing");
@@ -177,7 +185,7 @@ fn one_channel_per_foreground_class() {
     label[[0, 0, 0]] = -1;
     let (z, y, x) = label.dim();
     let mut channels = Array4::from_elem((2, z, y, x), 7.0f32);
-    one_hot(&label.view_mut(), &mut channels.view_mut());
+    one_hot(label.view(), &mut channels.view_mut());
     for ((c, z, y, x), &value) in channels.indexed_iter() {
         let here = usize::try_from(label[[z, y, x]]) == Ok(c + 1);
         assert_eq!(value, f32::from(u8::from(here)));

@@ -167,6 +167,39 @@ fn mirroring() {
 }
 
 #[test]
+fn transforms_fire_independently() {
+    let draws = draws([64, 80, 64]);
+    let fired = |d: &Draws| {
+        let rest = [d.mirror[0], d.mirror[1], d.mirror[2], !d.removal.is_empty()];
+        let first = [
+            d.angles.is_some(),
+            d.scale.is_some(),
+            d.noise.is_some(),
+            d.blur.is_some(),
+            d.brightness.is_some(),
+            d.contrast.is_some(),
+            d.low_resolution.is_some(),
+            d.inverted_gamma.is_some(),
+            d.gamma.is_some(),
+            !d.morphology.is_empty(),
+        ];
+        [&first[..], &rest].concat()
+    };
+    let fired: Vec<Vec<bool>> = draws.iter().map(fired).collect();
+    let share = |of: &dyn Fn(&Vec<bool>) -> bool| {
+        fired.iter().filter(|f| of(f)).count() as f64 / DRAWS as f64
+    };
+    for a in 0..fired[0].len() {
+        for b in 0..a {
+            let (p, q) = (share(&|f| f[a]), share(&|f| f[b]));
+            let both = share(&|f| f[a] && f[b]);
+            let bound = SIGMAS * (p * (1.0 - p) * q * (1.0 - q) / DRAWS as f64).sqrt();
+            assert!((both - p * q).abs() <= bound, "{a} with {b}: {both}, expected {}", p * q);
+        }
+    }
+}
+
+#[test]
 fn changes_of_the_previous_stage() {
     let draws = draws([64, 80, 64]);
     // Where neither label is drawn nothing tells that the change fired: a quarter of the time.
