@@ -9,6 +9,13 @@ use artifact::{Error, Record, Result, hash_file, npz};
 use net::sliding_window::{Activation, Window};
 use std::path::{Path, PathBuf};
 
+/// Small patches go through the network together until a batch has about as many voxels: what a pass costs apart from
+/// arithmetic is then shared.
+const BATCH_VOXELS: usize = 1 << 16;
+
+/// … but no more of them.
+const MOST_TILES: usize = 16;
+
 /// Models that are averaged: same plan, same configuration.
 #[derive(Debug)]
 pub struct Ensemble {
@@ -123,7 +130,8 @@ impl Ensemble {
             mirror_axes: if mirroring && mirror { axes.clone() } else { Vec::new() },
             averaged,
             activation: Activation::of(&self.plan),
-            tile_batch: 1,
+            tile_batch: (BATCH_VOXELS / patch.iter().product::<usize>().max(1))
+                .clamp(1, MOST_TILES),
         }
     }
 

@@ -9,6 +9,7 @@ use artifact::recipe::Averaged;
 use half::f16;
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, CowArray, Ix3, Slice, Zip};
 use net::sliding_window::Activation;
+use postprocess::decision::{Decision, Rule};
 use std::io::{self, Write};
 
 /// What a network's outputs mean, and how they reach another grid.
@@ -26,6 +27,22 @@ pub struct Decoding {
     pub order_coarse_axis: u8,
     /// Spacing ratio above which an axis counts as coarse.
     pub anisotropy_threshold: f64,
+}
+
+impl Decoding {
+    /// How values of a kind become a class.
+    pub fn rule(&self, values: Averaged) -> Rule {
+        match (self.activation, values) {
+            (Activation::Softmax, _) => Rule::Largest,
+            (Activation::Sigmoid, Averaged::Probabilities) => {
+                Rule::Above { threshold: 0.5, classes: self.region_classes.clone() }
+            }
+            // sigmoid(x) > ½ where x > 0.
+            (Activation::Sigmoid, Averaged::Logits) => {
+                Rule::Above { threshold: 0.0, classes: self.region_classes.clone() }
+            }
+        }
+    }
 }
 
 /// A grid over the crop box, plan axes.
@@ -66,11 +83,12 @@ pub struct Outputs<'a> {
 impl Outputs<'_> {
     /// Class indices `[z, y, x]` on a grid, plan axes.
     pub fn classes(&self, grid: Grid) -> Array3<i16> {
-        let mut decision = Decision::new(grid.shape, self.decoding);
+        let rule = self.decoding.rule(self.decoding.averaged);
+        let mut decision = Decision::new(grid.shape, &rule);
         for (output, map) in self.maps.outer_iter().enumerate() {
             decision.see(output, self.resampled(map, grid).view());
         }
-        decision.classes
+        decision.into_classes()
     }
 
     /// The same, and tells `each` the probabilities of every output.
@@ -79,29 +97,32 @@ impl Outputs<'_> {
     /// Those of `each`.
     pub fn probabilities(&self, grid: Grid, each: &mut EachOutput<'_>) -> io::Result<Array3<i16>> {
         let Decoding { averaged, activation, .. } = *self.decoding;
-        let mut decision = Decision::new(grid.shape, self.decoding);
+        let rule = self.decoding.rule(averaged);
+        let mut decision = Decision::new(grid.shape, &rule);
         if averaged == Averaged::Logits && activation == Activation::Softmax {
             let mut sum = Array3::<f32>::zeros(grid.shape);
             for (output, map) in self.maps.outer_iter().enumerate() {
                 let map = self.resampled(map, grid);
                 // Σ exp(logit − largest so far), corrected whenever a larger one comes.
-                Zip::from(&mut sum).and(&decision.best).and(&map).par_for_each(|sum, &best, &x| {
-                    *sum = if x > best {
-                        *sum * (best - x).exp() + 1.0
-                    } else {
-                        *sum + (x - best).exp()
-                    };
-                });
+                Zip::from(&mut sum).and(decision.best()).and(&map).par_for_each(
+                    |sum, &best, &x| {
+                        *sum = if x > best {
+                            *sum * (best - x).exp() + 1.0
+                        } else {
+                            *sum + (x - best).exp()
+                        };
+                    },
+                );
                 decision.see(output, map.view());
             }
             for (output, map) in self.maps.outer_iter().enumerate() {
                 let mut map = self.resampled(map, grid).into_owned();
-                Zip::from(&mut map).and(&decision.best).and(&sum).par_for_each(|x, best, sum| {
+                Zip::from(&mut map).and(decision.best()).and(&sum).par_for_each(|x, best, sum| {
                     *x = (*x - best).exp() / sum;
                 });
                 each(output, map.view())?;
             }
-            return Ok(decision.classes);
+            return Ok(decision.into_classes());
         }
         for (output, map) in self.maps.outer_iter().enumerate() {
             let mut map = self.resampled(map, grid);
@@ -111,7 +132,7 @@ impl Outputs<'_> {
             }
             each(output, map.view())?;
         }
-        Ok(decision.classes)
+        Ok(decision.into_classes())
     }
 
     /// One output on a grid; the map itself where the shape is the same.
@@ -130,50 +151,6 @@ impl Outputs<'_> {
             d.anisotropy_threshold,
         )
         .into()
-    }
-}
-
-/// Which class wins, from outputs that come one after the other: the largest, of equals the first; or the last region
-/// with more than one half.
-#[derive(Debug)]
-pub struct Decision<'a> {
-    decoding: &'a Decoding,
-    /// Largest output so far; empty with regions.
-    best: Array3<f32>,
-    /// Class indices `[z, y, x]`.
-    pub classes: Array3<i16>,
-}
-
-impl<'a> Decision<'a> {
-    /// Nothing seen yet: background.
-    pub fn new(shape: [usize; 3], decoding: &'a Decoding) -> Self {
-        let regions = decoding.activation == Activation::Sigmoid;
-        let best = if regions { [0; 3] } else { shape };
-        let best = Array3::from_elem(best, f32::NEG_INFINITY);
-        Self { decoding, best, classes: Array3::zeros(shape) }
-    }
-
-    /// The next output: probabilities, or logits where the decoding says so.
-    pub fn see(&mut self, output: usize, map: ArrayView3<'_, f32>) {
-        let Decoding { activation, averaged, region_classes, .. } = self.decoding;
-        if *activation == Activation::Sigmoid {
-            // sigmoid(x) > ½ where x > 0.
-            let half = if *averaged == Averaged::Logits { 0.0 } else { 0.5 };
-            let class = region_classes[output];
-            Zip::from(&mut self.classes).and(map).par_for_each(|winner, &x| {
-                if x > half {
-                    *winner = class;
-                }
-            });
-            return;
-        }
-        let class = i16::try_from(output).expect("a plan's labels are at most 32768");
-        let (best, classes) = (&mut self.best, &mut self.classes);
-        Zip::from(best).and(classes).and(map).par_for_each(|best, winner, &x| {
-            if x > *best {
-                (*best, *winner) = (x, class);
-            }
-        });
     }
 }
 

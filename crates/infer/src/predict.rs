@@ -2,19 +2,19 @@
 
 use crate::average::Average;
 use crate::ensemble::Member;
-use crate::export::{Decision, Decoding, Grid, Outputs, into_image, write_f16};
+use crate::export::{Grid, Outputs, into_image, write_f16};
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::memory;
 use crate::prepare::Prepared;
-use crate::previous::with_one_hot;
 use artifact::case::Case;
 use artifact::prediction::{PROBABILITIES, Prediction, PredictionInfo};
 use artifact::recipe::Averaged;
-use artifact::{Commit, nifti, npy};
+use artifact::{Commit, image, npy};
 use half::f16;
 use ndarray::{Array3, Array4, ArrayView5, ArrayViewMut5};
 use net::sliding_window::{Accumulator, Activation, Window, views};
 use net::{Device, UNet};
+use postprocess::decision::Decision;
 use postprocess::largest;
 use stage::{Error, Result, Run};
 use std::io;
@@ -184,7 +184,7 @@ impl Predictor {
         let image = match previous {
             None => grid.image(),
             Some(map) => {
-                own = with_one_hot(grid.image(), map.view(), classes);
+                own = artifact::previous::input(grid.image(), map.view(), classes);
                 own.view()
             }
         };
@@ -258,9 +258,13 @@ impl Predictor {
             class_voxels[class] += 1;
             u16::try_from(values[class]).unwrap_or(0)
         });
-        let gzip = plan.dataset.file_ending != ".nii";
-        let name = if gzip { "segmentation.nii.gz" } else { "segmentation.nii" };
-        commit.bytes(name, &nifti::encode_labels(labels.view(), &original.geometry, gzip)?)?;
+        // Pairs of header and voxels come back as one file.
+        let ending = match plan.dataset.file_ending.as_str() {
+            ending @ (".nii" | ".png") => ending,
+            _ => ".nii.gz",
+        };
+        let name = &format!("segmentation{ending}");
+        commit.bytes(name, &image::encode_labels(labels.view(), &original.geometry, ending)?)?;
         let info = PredictionInfo {
             case: id.into(),
             segmentation: name.into(),
@@ -308,8 +312,8 @@ fn decide(
             Some(each) => outputs.probabilities(grid, each),
         };
     }
-    let decoding = Decoding { averaged: Averaged::Probabilities, ..outputs.decoding.clone() };
-    let mut decision = Decision::new(grid.shape, &decoding);
+    let rule = outputs.decoding.rule(Averaged::Probabilities);
+    let mut decision = Decision::new(grid.shape, &rule);
     let mut each = each;
     outputs.probabilities(grid, &mut |output, map| {
         let mean = average.mean(output, map)?;
@@ -319,5 +323,5 @@ fn decide(
             None => Ok(()),
         }
     })?;
-    Ok(decision.classes)
+    Ok(decision.into_classes())
 }

@@ -4,7 +4,7 @@ use crate::previous::{Given, NextStage, Target};
 use crate::units::{Source, Unit};
 use artifact::case::{Case, IMAGE, OpenCase};
 use artifact::dataset::Stack;
-use artifact::nifti::{self, Volume};
+use artifact::image::{self, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
 use artifact::{Provenance, hash_bytes, hash_file, previous, up_to_date};
@@ -188,7 +188,7 @@ impl Job {
         let names: Vec<&str> = self.plan.channels.iter().map(|c| c.name.as_str()).collect();
         let mut stack = Stack::new(names.len());
         for (file, bytes) in files.iter().zip(stored) {
-            stack.push(file, nifti::decode(file, bytes)?)?;
+            stack.push(file, image::decode(file, bytes)?)?;
         }
         stack.finish().map_err(|found| {
             let (count, names) = (names.len(), names.join(", "));
@@ -258,7 +258,7 @@ fn contents(file: &Path) -> artifact::Result<Vec<Vec<u8>>> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|e| artifact::Error::io(path, "read this image", &e))
     };
-    nifti::files_of(file)?.iter().map(read).collect()
+    image::files_of(file)?.iter().map(read).collect()
 }
 
 /// What the thread hands over, in the order of the units.

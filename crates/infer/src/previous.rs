@@ -5,8 +5,8 @@ use artifact::case::{Case, Original};
 use artifact::plan::Plan;
 use artifact::prediction::{Prediction, class_indices};
 use artifact::previous::{ARRAY, OpenPrevious, Previous, PreviousInfo};
-use artifact::{Commit, Error, Provenance, Record, Result, hash_file, nifti, previous};
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Zip, s};
+use artifact::{Commit, Error, Provenance, Record, Result, hash_file, image, previous};
+use ndarray::{Array3, ArrayView3, s};
 use std::path::{Path, PathBuf};
 
 /// Name of the input that says which preprocessing a previous stage's models were trained with.
@@ -23,12 +23,12 @@ pub struct Given {
 
 impl Given {
     /// The file that holds a case's prediction: `CASE/previous.toml`, else `CASE/prediction.toml`, `CASE.nii.gz`,
-    /// `CASE.nii`.
+    /// `CASE.nii`, `CASE.png`.
     ///
     /// # Errors
     /// If none or several of the folders have the case.
     pub fn find(&self, case: &str) -> Result<PathBuf> {
-        let names = ["/previous.toml", "/prediction.toml", ".nii.gz", ".nii"];
+        let names = ["/previous.toml", "/prediction.toml", ".nii.gz", ".nii", ".png"];
         let find = |folder: &PathBuf| {
             names.iter().map(|n| folder.join(format!("{case}{n}"))).find(|path| path.is_file())
         };
@@ -62,7 +62,7 @@ impl Given {
             record.verify(path)?;
             map = path.with_file_name(record.body.prediction.segmentation);
         }
-        let volume = nifti::read(&map)?;
+        let volume = image::read(&map)?;
         let original = &case.original;
         volume
             .geometry
@@ -126,21 +126,6 @@ fn onto_grid(classes: Array3<i16>, case: &Case, plan: &Plan) -> Array3<i16> {
         rules.label_order_coarse_axis,
         rules.anisotropy_threshold,
     )
-}
-
-/// The image `[channel, z, y, x]` with a channel per foreground class behind it, 1 where the class is, class 1 first.
-pub fn with_one_hot(
-    image: ArrayView4<'_, f32>,
-    classes: ArrayView3<'_, i16>,
-    count: usize,
-) -> Array4<f32> {
-    let (channels, z, y, x) = image.dim();
-    let mut all = Array4::zeros((channels + count - 1, z, y, x));
-    all.slice_mut(s![..channels, .., .., ..]).assign(&image);
-    for (class, mut map) in (1i16..).zip(all.outer_iter_mut().skip(channels)) {
-        Zip::from(&mut map).and(classes).par_for_each(|v, c| *v = f32::from(u8::from(*c == class)));
-    }
-    all
 }
 
 /// Where predictions go for a configuration that reads them.

@@ -1,5 +1,6 @@
 //! Which cases a call predicts, and where their images lie.
 
+use artifact::image::split_ending;
 use artifact::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,13 +17,11 @@ pub struct Unit {
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// NIfTI: one file per channel in channel order, or one 4D file.
+    /// NIfTI or PNG: one file per channel in channel order, or one file with all channels.
     Images(Vec<PathBuf>),
     /// `case.toml` of a preprocessed case.
     Case(PathBuf),
 }
-
-const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img"];
 
 /// The single case of `--image FILE…`; its id is the first file's name without ending and channel number.
 pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Unit {
@@ -117,10 +116,6 @@ fn list(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn split_ending(name: &str) -> Option<(&str, &'static str)> {
-    ENDINGS.iter().find_map(|ending| Some((name.strip_suffix(ending)?, *ending)))
 }
 
 /// `CASE_0001` → (`CASE`, 1).

@@ -31,7 +31,7 @@ pub struct Window {
     pub averaged: Averaged,
     /// How network outputs become probabilities.
     pub activation: Activation,
-    /// Tiles and mirrored views that go through the network at once.
+    /// Tiles and mirrored views that go through the network at once, at most: the largest divisor of their number.
     pub tile_batch: usize,
 }
 
@@ -216,7 +216,9 @@ impl Accumulator {
         let views: Vec<_> =
             tiles.iter().flat_map(|tile| flips.iter().map(move |flip| (*tile, *flip))).collect();
         let [pz, py, px] = self.window.patch;
-        let batch = self.window.tile_batch.clamp(1, views.len());
+        // A divisor: a last, smaller batch would have the network lay out its memory anew.
+        let most = self.window.tile_batch.clamp(1, views.len());
+        let batch = (1..=most).rev().find(|n| views.len().is_multiple_of(*n)).unwrap_or(1);
         let mut input = Array5::zeros((batch, channels, pz, py, px));
         let mut logits = Array5::zeros((batch, self.sums.dim().0, pz, py, px));
         for group in views.chunks(batch) {

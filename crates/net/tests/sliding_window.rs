@@ -313,11 +313,18 @@ fn models_are_averaged_as_the_recipe_says() {
             activation: Activation::Softmax,
             tile_batch: 1,
         };
-        let mut accumulator = Accumulator::new([4, 5, 6], 2, &window);
-        for logit in [3.0, -1.0] {
-            accumulator.add(image.view(), &mut constant(logit), &mut |_| Ok(())).unwrap();
+        let sums = || {
+            let mut accumulator = Accumulator::new([4, 5, 6], 2, &window);
+            for logit in [3.0, -1.0] {
+                accumulator.add(image.view(), &mut constant(logit), &mut |_| Ok(())).unwrap();
+            }
+            accumulator
+        };
+        let kept = if averaged == Averaged::Logits { 1.0 } else { expected };
+        for mean in sums().means().index_axis(Axis(0), 1) {
+            assert!((f64::from(*mean) - kept).abs() <= 32.0 * f64::from(f32::EPSILON), "{mean}");
         }
-        for p in accumulator.finish().index_axis(Axis(0), 1) {
+        for p in sums().finish().index_axis(Axis(0), 1) {
             // 2 models × 4 tiles, as above.
             assert!((f64::from(*p) - expected).abs() <= 32.0 * f64::from(f32::EPSILON), "{p}");
         }

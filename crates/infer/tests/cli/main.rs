@@ -162,6 +162,28 @@ fn mirroring_and_step_change_the_prediction() {
 }
 
 #[test]
+fn body_axes_that_must_not_be_mirrored_are_left_out() {
+    let world = World::new();
+    // The image lies turned by 17° about the body's long axis: left to right is its x axis, the plan's last one.
+    let mut never = plan();
+    never.recipe.augmentation.never_mirror = vec![artifact::recipe::AnatomicalAxis::LeftRight];
+    world.model("never", &never, "3d_fullres", 0);
+    let mut without = plan();
+    without.recipe.augmentation.mirror_axes = vec![0, 1];
+    world.model("without", &without, "3d_fullres", 0);
+    for model in ["never", "without"] {
+        world.done(&format!(
+            "--model {model} --images images --case a --probabilities --out {model}_out"
+        ));
+    }
+    world.done(&format!("{ONE} --case a --probabilities --out all"));
+    let [never, without, all] =
+        ["never_out/a", "without_out/a", "all/a"].map(|out| probabilities(&world, out));
+    assert_eq!(never, without);
+    assert_ne!(never, all);
+}
+
+#[test]
 fn slices_are_predicted_one_by_one() {
     let world = World::new();
     world.model("flat", &plan(), "2d", 0);
