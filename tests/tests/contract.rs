@@ -1,4 +1,4 @@
-//! The pipeline's lines fit the programs: every flag exists, and every kind of file is read in the version it is written.
+//! The pipelines' lines fit the programs: every flag exists, and every kind of file is read in the version it is written.
 
 use e2e::programs::{folder, run};
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,6 +6,8 @@ use std::path::Path;
 
 const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
 const MAKEFILE: &str = include_str!("../../pipelines/Makefile");
+const SNAKEFILE: &str = include_str!("../../pipelines/Snakefile");
+const SNAKEFILE_LISTS: &str = include_str!("../../pipelines/common.smk");
 const STAGES: [&str; 7] =
     ["fingerprint", "plan", "preprocess", "augment", "train", "infer", "postprocess"];
 
@@ -28,11 +30,36 @@ fn makefile_flags() -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-#[test]
-fn every_flag_of_the_makefile_is_a_flag_of_its_program() {
+/// The same of the Snakefile: a rule's `program=program("nnu-…")` and the flags in its shell lines. Flags that functions
+/// put together are looked for in all programs.
+fn snakefile_flags() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for rule in SNAKEFILE.split("\nrule ").flat_map(|r| r.split("\ncheckpoint ")) {
+        let Some((_, shell)) = rule.split_once("    shell:\n") else { continue };
+        let names: BTreeMap<&str, &str> = rule
+            .lines()
+            .filter_map(|l| l.trim().split_once("=program(\""))
+            .map(|(name, rest)| (name, rest.trim_end_matches("\"),")))
+            .collect();
+        let mut program = String::new();
+        let words: Vec<&str> =
+            shell.split(|c: char| c.is_whitespace() || c == '"' || c == '(').collect();
+        for (at, word) in words.iter().enumerate() {
+            let named =
+                word.strip_prefix("{params.").and_then(|w| names.get(w.trim_end_matches('}')));
+            if let Some(name) = named {
+                let sub = words.get(at + 1).filter(|_| *name == "nnu-postprocess");
+                program = sub.map_or((*name).to_string(), |s| format!("{name} {s}"));
+            } else if word.starts_with("--") {
+                found.entry(program.clone()).or_default().insert((*word).to_string());
+            }
+        }
+    }
+    found
+}
+
+fn check_flags(calls: BTreeMap<String, BTreeSet<String>>) {
     let (programs, here) = (folder(PHANTOM), Path::new("."));
-    let calls = makefile_flags();
-    assert!(calls.len() >= 8, "found only {:?}", calls.keys());
     for (program, flags) in calls {
         let help = run(&programs, here, &format!("{program} --help"));
         assert_eq!(help.code, 0, "{program} --help: {}", help.stderr);
@@ -44,6 +71,31 @@ fn every_flag_of_the_makefile_is_a_flag_of_its_program() {
         for flag in flags {
             assert!(known.contains(flag.as_str()), "{program} has no flag {flag}");
         }
+    }
+}
+
+#[test]
+fn every_flag_of_the_makefile_is_a_flag_of_its_program() {
+    let calls = makefile_flags();
+    assert!(calls.len() >= 8, "found only {:?}", calls.keys());
+    check_flags(calls);
+}
+
+#[test]
+fn every_flag_of_the_snakefile_is_a_flag_of_its_program() {
+    let calls = snakefile_flags();
+    assert!(calls.len() >= 7, "found only {:?}", calls.keys());
+    check_flags(calls);
+    // Flags that functions put together, and the programs that they are for.
+    let made = [
+        ("nnu-train", ["--previous", "--epochs", "--iterations"].as_slice()),
+        ("nnu-infer", &["--previous", "--next-stage", "--probabilities"]),
+        ("nnu-postprocess select", &["--candidate"]),
+    ];
+    for (program, flags) in made {
+        assert!(flags.iter().all(|f| SNAKEFILE_LISTS.contains(f)), "{program}: {flags:?}");
+        let flags = flags.iter().map(|f| (*f).to_string()).collect();
+        check_flags([(program.to_string(), flags)].into());
     }
 }
 

@@ -311,7 +311,7 @@ impl Plan {
 
 impl Kind for Plan {
     const KIND: &'static str = "plan";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn check(&self) -> Result<(), String> {
         let t = self.geometry.transpose;

@@ -58,7 +58,7 @@ impl Kind for Prediction {
     }
 }
 
-/// A segmentation to score: a prediction record's, or a plain NIfTI file.
+/// A segmentation to score: a prediction record's, or a plain image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Case id.
@@ -69,7 +69,8 @@ pub struct Found {
     pub record: Option<PathBuf>,
 }
 
-/// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or `CASE.nii.gz` / `CASE.nii` from elsewhere.
+/// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or `CASE.nii.gz`, `CASE.nii`, `CASE.png` from
+/// elsewhere.
 ///
 /// # Errors
 /// If the folder can't be read, a record is broken, or a case is there twice.
@@ -91,7 +92,9 @@ pub fn find(folder: &Path) -> Result<Vec<Found>> {
                 segmentation: path.join(info.segmentation),
                 record: Some(record),
             });
-        } else if let Some(case) = name.strip_suffix(".nii.gz").or(name.strip_suffix(".nii")) {
+        } else if let Some(case) =
+            [".nii.gz", ".nii", ".png"].iter().find_map(|ending| name.strip_suffix(ending))
+        {
             found.push(Found { case: case.into(), segmentation: path, record: None });
         }
     }

@@ -58,7 +58,7 @@ fn round_trip<T: Kind>(version: u32, record: &str) {
 #[test]
 fn committed_records_of_every_kind_are_read_and_written_byte_for_byte() {
     round_trip::<Fingerprint>(1, "fingerprint.toml");
-    round_trip::<Plan>(1, "plan.toml");
+    round_trip::<Plan>(2, "plan.toml");
     round_trip::<Splits>(1, "splits.toml");
     round_trip::<Case>(1, "case.toml");
     round_trip::<batch::Batch>(1, "batch.toml");
@@ -201,7 +201,7 @@ fn another_kind_version_or_syntax_is_refused_by_field() {
         ("folds = []", "no [artifact] table, expected one with kind and version"),
         ("[artifact]\nversion = 1", "line 1 (artifact): missing field `kind`"),
         (
-            "[artifact]\nkind = \"plan\"\nversion = 1",
+            "[artifact]\nkind = \"plan\"\nversion = 2",
             "artifact.kind = \"plan\", expected \"splits\"",
         ),
         ("[artifact]\nkind = \"splits\"\nversion = 2", "artifact.version = 2, expected 1"),

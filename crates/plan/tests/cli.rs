@@ -183,8 +183,8 @@ fn bad_inputs_are_input_errors() {
     let good = fs::read_to_string(&path).unwrap();
     let cases = [
         (
-            good.replace("version = 1", "version = 2"),
-            "fingerprint.toml: artifact.version = 2, expected 1\n  hint: this fingerprint was written by another version; make it again\n",
+            good.replace("version = 1", "version = 7"),
+            "fingerprint.toml: artifact.version = 7, expected 1\n  hint: this fingerprint was written by another version; make it again\n",
         ),
         (
             good.replace("kind = \"fingerprint\"", "kind = \"plan\""),
@@ -225,12 +225,12 @@ reads --fingerprint fingerprint 1
 reads --fingerprint nnU-Net dataset_fingerprint.json
 reads --dataset-json nnU-Net dataset.json
 reads --recipe recipe
-writes --out plan 1
+writes --out plan 2
 writes --out/../splits.toml splits 1
-reads export --plan plan 1
+reads export --plan plan 2
 writes export --out nnU-Net plans.json
 reads import --plans nnU-Net plans.json
-writes import --out plan 1
+writes import --out plan 2
 ";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }

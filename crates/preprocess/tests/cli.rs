@@ -346,13 +346,13 @@ fn a_missing_or_foreign_plan_is_refused() {
     let bench = Bench::new();
     let path = bench.path("plan.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    Commit::file(&path, text.replacen("version = 1", "version = 7", 1).as_bytes()).unwrap();
+    Commit::file(&path, text.replacen("version = 2", "version = 7", 1).as_bytes()).unwrap();
     let ended = bench.run(&[]);
     assert_ended(
         &ended,
         3,
         &[
-            "nnu-preprocess: error: plan.toml: artifact.version = 7, expected 1",
+            "nnu-preprocess: error: plan.toml: artifact.version = 7, expected 2",
             "  hint: this plan was written by another version; make it again",
         ],
     );
@@ -397,6 +397,6 @@ fn io_lists_what_is_read_and_written() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         text,
-        "reads --dataset dataset\nreads --plan plan 1\nwrites --out/CASE/case.toml case 1\n"
+        "reads --dataset dataset\nreads --plan plan 2\nwrites --out/CASE/case.toml case 1\n"
     );
 }
