@@ -173,7 +173,7 @@ fn an_ignored_voxel_is_a_class_of_its_own_between_others() {
     let image = Array4::ones((1, 20, 20, 20));
     let locations = rows(&label, -1, |c| c == 0);
     write_case_as(folder.path(), "case", &image, &label, &locations, |case| {
-        case.case.ignore = true
+        case.case.ignore = true;
     });
     let cases = vec![open(folder.path(), "case")];
     let configuration = configuration([12, 12, 12], 2, 1);

@@ -135,10 +135,13 @@ fn noise_blur_and_low_resolution() {
     assert_values("low_resolution_zoom", &zooms);
 }
 
+/// Factors per channel of one transform.
+type Factors = fn(&Draws) -> Option<&Vec<f64>>;
+
 #[test]
 fn factors_and_exponents() {
     let draws = draws([64, 80, 64]);
-    let all: [(&str, fn(&Draws) -> Option<&Vec<f64>>); 4] = [
+    let all: [(&str, Factors); 4] = [
         ("brightness", |d| d.brightness.as_ref()),
         ("contrast", |d| d.contrast.as_ref()),
         ("inverted_gamma", |d| d.inverted_gamma.as_ref()),
