@@ -1,0 +1,109 @@
+//! Whole-volume predictions against nnU-Net v2's own predictor with the same weights.
+//!
+//! `tests/golden/make_golden.py` made checkpoints, images and label maps; plans and weights come in as `nnu-plan import` and
+//! `nnu-net import` read them. nnU-Net sums its tiles in f16, so that voxels where two classes are about equally
+//! likely may differ: at least 99.9 % must be equal, and 99.99 % where nnU-Net was made to sum in f32.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use artifact::model::{Model, ModelInfo, PLAN, WEIGHTS};
+use artifact::nifti;
+use artifact::plan::Plan;
+use artifact::recipe::Recipe;
+use artifact::{Commit, Provenance};
+use plan::nnunet::Described;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The plan of nnU-Net's own files.
+fn plan(name: &str) -> Plan {
+    let described = Described::load(&golden(name).join("dataset.json")).unwrap();
+    let text = std::fs::read_to_string(golden("plans.json")).unwrap();
+    let imported = plan::nnunet::import(&text, &described.json, true).unwrap();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plan/recipes/v2.toml");
+    let recipe: Recipe = toml::from_str(&std::fs::read_to_string(recipe).unwrap()).unwrap();
+    described.plan(imported, &recipe)
+}
+
+/// A model folder with the checkpoint's weights.
+fn model(folder: &Path, plan: &Plan, configuration: &str, checkpoint: &Path) {
+    let path = folder.join(PLAN);
+    Commit::begin(&path).unwrap().finish(&Provenance::default(), plan).unwrap();
+    let plan_bytes = std::fs::read(&path).unwrap();
+    let network = &plan.configurations[configuration].network;
+    let checkpoint = net::checkpoint::read(checkpoint, network).unwrap();
+    let mut commit = Commit::begin(&folder.join("model.toml")).unwrap();
+    commit.bytes(WEIGHTS, &artifact::npz::encode(&checkpoint.parameters)).unwrap();
+    commit.bytes(PLAN, &plan_bytes).unwrap();
+    let model = ModelInfo {
+        configuration: configuration.into(),
+        fold: 0,
+        epochs: 1,
+        ended_by: "imported".into(),
+        precision: "f32".into(),
+        validation: vec![],
+        validation_dice: vec![],
+    };
+    commit.finish(&Provenance::default(), &Model { model }).unwrap();
+}
+
+/// Predicts both phantoms and compares every voxel; `exact` is the share that may differ where nnU-Net sums in f32.
+fn compare(name: &str, configuration: &str, options: &[&str], exact: f64) {
+    let folder = tempfile::tempdir().unwrap();
+    let fold = folder.path().join("fold_0");
+    model(&fold, &plan(name), configuration, &golden(name).join("checkpoint_final.pth"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nnu-infer"));
+    command.arg("--model").arg(&fold).arg("--images").arg(golden("images"));
+    command.arg("--out").arg(folder.path().join("out"));
+    for option in options {
+        command.arg(option);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for case in ["coarse", "small"] {
+        let found = folder.path().join("out").join(case).join("segmentation.nii.gz");
+        let found = nifti::read(&found).unwrap();
+        // As it is, nnU-Net sums in f16; with sums in f32 only the order of the summands is another one.
+        for (ending, allowed) in [("", 1e-3), ("_f32", exact)] {
+            let file = format!("{case}{ending}.nii.gz");
+            let expected = nifti::read(&golden(name).join(&file)).unwrap();
+            found.geometry.same_grid(&expected.geometry).unwrap();
+            found.geometry.same_place(&expected.geometry).unwrap();
+            let pairs = || expected.channels.iter().zip(&found.channels);
+            let differ = pairs().filter(|(a, b)| a != b).count();
+            let voxels = pairs().count();
+            assert!(
+                differ as f64 <= allowed * voxels as f64,
+                "{name}/{file}: {differ} of {voxels} differ"
+            );
+        }
+    }
+}
+
+#[test]
+fn slices_are_predicted_as_nnunet_predicts_them() {
+    compare("2d", "2d", &[], 1e-4);
+}
+
+#[test]
+fn volumes_are_predicted_as_nnunet_predicts_them() {
+    compare("3d_fullres", "3d_fullres", &[], 1e-4);
+}
+
+#[test]
+fn regions_are_predicted_as_nnunet_predicts_them() {
+    compare("regions", "3d_fullres", &[], 1e-4);
+}
+
+#[test]
+fn a_second_stage_predicts_as_nnunets_from_the_same_label_map() {
+    let previous = golden("previous");
+    let options = ["--previous", previous.to_str().unwrap()];
+    // The label map's way to the grid decides: the batchgenerators at hand takes the largest one-hot value where no label
+    // reaches one half, and nnu-preprocess the background, as earlier ones.
+    compare("3d_cascade_fullres", "3d_cascade_fullres", &options, 1e-3);
+}
