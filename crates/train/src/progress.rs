@@ -29,7 +29,7 @@ pub fn draw(epochs: &[Epoch], targets: &[&str]) -> Canvas {
     let dice = targets.iter().enumerate().map(|(i, target)| {
         let values =
             epochs.iter().map(|e| e.pseudo_dice.get(i).copied().unwrap_or(f64::NAN)).collect();
-        curve(&target, i, values)
+        curve(target, i, values)
     });
     let rate = vec![curve("log10 learning rate", 2, column(|e| e.learning_rate.log10()))];
     let mut canvas = Canvas::new(WIDTH, 3 * PANEL, WHITE);

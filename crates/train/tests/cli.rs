@@ -9,7 +9,6 @@ use support::{Bench, load};
 use artifact::model::{History, Model};
 use artifact::{Commit, Provenance, Record};
 use ndarray::Array4;
-use std::path::Path;
 use std::process::Command;
 
 #[test]
