@@ -1,5 +1,4 @@
 //! PNG pictures: what Pillow reads from them, two-dimensional data sets, faults.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::dataset::Dataset;
 use artifact::image;
