@@ -1,6 +1,6 @@
 //! `CASE/prediction.toml` with `segmentation.nii.gz` and, when asked for, `probabilities.npy`: one predicted case.
 //!
-//! - `segmentation.nii.gz` (or `.nii`, as the data set's file ending): the data set's label values on the original
+//! - `segmentation.nii.gz` (or `.nii`, `.png`, as the data set's file ending): the data set's label values on the original
 //!   grid, with the source image's geometry.
 //! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes; with regions `[region, z, y, x]`.
 
