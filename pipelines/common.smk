@@ -1,16 +1,50 @@
 # What the rules of the Snakefile ask: which configurations, folds and cases there are, and who needs whom.
+import json
+import shlex
 import tomllib
 from pathlib import Path
 
 HERE = Path(workflow.basedir)
 # Relative paths are meant from where snakemake was called, `programs` from this folder.
-DATA = Path(workflow.overwrite_workdir or workflow.workdir_init, config["data"]).resolve()
+CALLED_FROM = Path(workflow.overwrite_workdir or workflow.workdir_init)
+DATA = (CALLED_FROM / config["data"]).resolve()
+# A built-in recipe's name, or a file.
+RECIPE = CALLED_FROM / config["recipe"]
+RECIPE = RECIPE.resolve() if RECIPE.is_file() else config["recipe"]
+ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".png")
 
 FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade_fullres"
 
 
 def program(name):
     return (HERE / config["programs"] / name).resolve()
+
+
+def images(*folders):
+    """Files of these folders of the data set; hidden ones and others' are none."""
+    files = [file for folder in folders for file in sorted((DATA / folder).glob("[!.]*"))]
+    return [file for file in files if file.name.endswith(ENDINGS)]
+
+
+def files_of(wildcards):
+    """A case's images and label; the programs look at more than names."""
+    own = (wildcards.case, f"{wildcards.case}_")
+    return [f for f in images("imagesTr", "labelsTr") if f.name.split(".")[0] == own[0] or f.name.startswith(own[1])]
+
+
+def recipe_files():
+    return [RECIPE] if isinstance(RECIPE, Path) else []
+
+
+def settings():
+    """Texts as they are: behind --config every value of a table is one."""
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config["set"].items()}
+    return [shlex.quote(f"--set={key}={text}") for key, text in texts.items()]
+
+
+def threads(kind):
+    """As set; else the cores of this call; else, where jobs go to other machines, eight."""
+    return config["threads"][kind] or getattr(workflow, "_cores", None) or 8
 
 
 def read(path):
@@ -110,6 +144,6 @@ def candidate_flags(wildcards):
 
 def everything(wildcards):
     wanted = ["selection.toml"]
-    if any((DATA / "imagesTs").glob("*")):
+    if images("imagesTs"):
         wanted.append("test/summary.toml" if (DATA / "labelsTs").is_dir() else "test/predicted")
     return wanted

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Name of the record.
 pub const RECORD: &str = "previous.toml";
+/// Provenance input with the first stage's [`crate::plan::Plan::preprocessing_hash`].
+pub const PREPROCESSING: &str = "preprocessing";
 /// Name of the class indices.
 pub const ARRAY: &str = "previous.npy";
 

@@ -54,7 +54,7 @@ fn a_folder_of_colour_pictures_is_a_data_set_of_depth_1() {
     put("rgb.png", "imagesTr/a_0000.png");
     put("bits.png", "labelsTr/a.png");
     let text = r#"{"channel_names": {"0": "R", "1": "G", "2": "B"}, "numTraining": 1,
-        "labels": {"background": 0, "cell": 255}, "file_ending": ".png"}"#;
+        "labels": {"background": 0, "cell": 1}, "file_ending": ".png"}"#;
     artifact::Commit::file(&folder.path().join("dataset.json"), text.as_bytes()).unwrap();
     let set = Dataset::load(folder.path()).unwrap();
     assert_eq!((set.file_ending.as_str(), set.training.len()), (".png", 1));

@@ -9,7 +9,7 @@ use crate::prepare::Prepared;
 use artifact::case::Case;
 use artifact::prediction::{PROBABILITIES, Prediction, PredictionInfo};
 use artifact::recipe::Averaged;
-use artifact::{Commit, image, npy};
+use artifact::{Commit, image, npy, previous};
 use half::f16;
 use ndarray::{Array3, Array4, ArrayView5, ArrayViewMut5};
 use net::sliding_window::{Accumulator, Activation, Window, views};
@@ -145,6 +145,12 @@ impl Predictor {
             // An earlier call's: it isn't this record's any more.
             let _ = std::fs::remove_file(prepared.record.with_file_name(PROBABILITIES));
         }
+        if prepared.next.is_none() {
+            // An earlier call's too, and perhaps of other models: record first, so that nothing is half there.
+            for name in [previous::RECORD, previous::ARRAY] {
+                let _ = std::fs::remove_file(prepared.record.with_file_name(name));
+            }
+        }
         Ok(took)
     }
 
@@ -184,7 +190,7 @@ impl Predictor {
         let image = match previous {
             None => grid.image(),
             Some(map) => {
-                own = artifact::previous::input(grid.image(), map.view(), classes);
+                own = previous::input(grid.image(), map.view(), classes);
                 own.view()
             }
         };

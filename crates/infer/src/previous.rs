@@ -9,9 +9,6 @@ use artifact::{Commit, Error, Provenance, Record, Result, hash_file, image, prev
 use ndarray::{Array3, ArrayView3, s};
 use std::path::{Path, PathBuf};
 
-/// Name of the input that says which preprocessing a previous stage's models were trained with.
-const PREPROCESSING: &str = "preprocessing";
-
 /// Predictions of a first stage that lie on the disk.
 #[derive(Debug, Clone)]
 pub struct Given {
@@ -93,7 +90,8 @@ impl Given {
         }
         let rules =
             plan.preprocessing_hash(&self.configuration).map_err(|e| Error::input(path, e))?;
-        let made_by = found.record.provenance.inputs.iter().find(|i| i.name == PREPROCESSING);
+        let made_by =
+            found.record.provenance.inputs.iter().find(|i| i.name == previous::PREPROCESSING);
         if made_by.is_some_and(|input| input.hash != rules) {
             return wrong("was predicted by models of another plan".into());
         }
@@ -211,7 +209,7 @@ impl NextStage {
         let first = plan.preprocessing_hash(&like.case.configuration);
         let provenance = provenance
             .clone()
-            .input(PREPROCESSING, first.map_err(|e| Error::input(&path, e))?)
+            .input(previous::PREPROCESSING, first.map_err(|e| Error::input(&path, e))?)
             .input("next_stage", hash_file(&path)?);
         Ok(Target { record: previous::path(out, id), provenance, case })
     }

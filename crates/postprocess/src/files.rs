@@ -67,7 +67,7 @@ pub fn merge(folders: &[PathBuf]) -> Result<Vec<Found>> {
                     folder,
                     format!("case {case} is in an earlier --predictions folder too"),
                 )
-                .hint("each case is predicted once, by the fold that did not train on it"));
+                .hint("each case is predicted once, by the fold that did not train on it; remove what an earlier split left in these folders"));
             }
         }
     }

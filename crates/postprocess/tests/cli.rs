@@ -260,7 +260,7 @@ fn fit_refuses_a_case_predicted_twice() {
         "--out",
         "p.toml",
     ];
-    let expected = "nnu-postprocess: error: predictions: case a is in an earlier --predictions folder too\n  hint: each case is predicted once, by the fold that did not train on it\n";
+    let expected = "nnu-postprocess: error: predictions: case a is in an earlier --predictions folder too\n  hint: each case is predicted once, by the fold that did not train on it; remove what an earlier split left in these folders\n";
     assert_eq!(fails(&fit, data.path()), (3, expected.into()));
 }
 

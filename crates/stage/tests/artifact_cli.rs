@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::nifti::{Geometry, encode_labels};
-use artifact::{Commit, npy, npz};
+use artifact::plan::Plan;
+use artifact::{Commit, Kind, npy, npz};
 use ndarray::{Array3, arr1, arr2};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +23,11 @@ fn run(arguments: &[&str], folder: &Path) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), stderr)
 }
 
+/// The committed record of a kind's present version.
 fn golden(kind: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../artifact/tests/golden/records/{kind}.1"))
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("../artifact/tests/golden/records");
+    let version = if kind == Plan::KIND { Plan::VERSION } else { 1 };
+    records.join(format!("{kind}.{version}"))
 }
 
 fn copy(kind: &str, to: &Path) {

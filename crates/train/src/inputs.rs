@@ -139,7 +139,7 @@ fn configuration(request: &Request, plan: &Plan) -> Result<Configuration, Error>
         .map_err(|e| artifact::Error::input(&request.plan, e))?;
     let (name, folders) = (&request.configuration, request.previous.is_empty());
     match &found.previous_stage {
-        Some(first) if folders && request.batches.is_none() => Err(Error::usage(format!(
+        Some(first) if folders => Err(Error::usage(format!(
             "configuration {name} takes the predictions of {first} as input, expected --previous DIR"
         ))
         .hint(format!(
@@ -315,6 +315,13 @@ impl FirstStage<'_> {
                 format!("previous.classes = {}, but {plan} has {expected} labels", info.classes);
             return wrong(line, again());
         }
+        let of_plan = self.plan.preprocessing_hash(first).map_err(Error::input)?;
+        // Predictions of foreign programs need not say which plan they follow.
+        let mut inputs = open.record.provenance.inputs.iter();
+        if inputs.any(|i| i.name == previous::PREPROCESSING && i.hash != of_plan) {
+            return wrong(format!("was predicted by models of another plan than {plan}"), again());
+        }
+        open.record.verify(path)?;
         let fold = self.folds.iter().position(|f| f.validation.contains(&case.id));
         if let Some(unseen) = fold.filter(|fold| info.folds.iter().any(|f| f != fold)) {
             return wrong(

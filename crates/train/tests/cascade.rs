@@ -13,6 +13,8 @@ use support::{Bench, load};
 
 /// The bench's configuration as the second stage of a cascade.
 fn second_stage(plan: &mut Plan) {
+    let first = plan.configurations["3d_fullres"].clone();
+    plan.configurations.insert("3d_lowres".into(), first);
     let only = plan.configurations.get_mut("3d_fullres").unwrap();
     only.previous_stage = Some("3d_lowres".into());
     only.network.input_channels = 2;
@@ -20,6 +22,16 @@ fn second_stage(plan: &mut Plan) {
 
 /// What the first stage saw: `cases` by the fold that left them out, `change` alters the record.
 fn previous(bench: &Bench, folder: &str, id: &str, change: impl FnOnce(&mut PreviousInfo)) {
+    previous_from(bench, folder, id, change, &Provenance::default());
+}
+
+fn previous_from(
+    bench: &Bench,
+    folder: &str,
+    id: &str,
+    change: impl FnOnce(&mut PreviousInfo),
+    provenance: &Provenance,
+) {
     let mut info = PreviousInfo {
         case: id.into(),
         configuration: "3d_lowres".into(),
@@ -35,7 +47,7 @@ fn previous(bench: &Bench, folder: &str, id: &str, change: impl FnOnce(&mut Prev
     });
     let mut commit = Commit::begin(&bench.path(folder).join(id).join("previous.toml")).unwrap();
     commit.npy(ARRAY, &seen.view()).unwrap();
-    commit.finish(&Provenance::default(), &Previous { previous: info }).unwrap();
+    commit.finish(provenance, &Previous { previous: info }).unwrap();
 }
 
 /// Only case c is validated in a fold: a and b may come from any model.
@@ -127,6 +139,12 @@ fn a_first_stage_of_other_models_is_refused() {
         let line = format!("nnu-train: error: second/c/previous.toml: {line}");
         bench.refused(&FOLDERS, 3, &[&line, hint]);
     }
+    let bench = Bench::new();
+    complete(&bench);
+    let elsewhere = Provenance::default().input("preprocessing", "b3:00");
+    previous_from(&bench, "second", "c", |_| (), &elsewhere);
+    let line = "nnu-train: error: second/c/previous.toml: was predicted by models of another plan than plan.toml";
+    bench.refused(&FOLDERS, 3, &[line, again]);
 }
 
 #[test]

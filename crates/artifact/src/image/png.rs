@@ -1,4 +1,4 @@
-//! PNG pictures: grey, colour, 1 to 16 bits; palettes are expanded, opacity is dropped.
+//! PNG pictures: grey, colour, 1 to 16 bits; palettes are expanded, opacity is dropped, one bit is 0 or 1.
 
 use super::{Geometry, Volume};
 use crate::{Error, Result};
@@ -63,9 +63,12 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Volume> {
     let mut pixels = vec![0u8; size];
     reader.next_frame(&mut pixels).map_err(|e| fault(path, &e))?;
     let wide = reader.output_color_type().1 == BitDepth::Sixteen;
+    // Black and white are false and true to nnU-Net's reader, not black and white.
+    let grey = reader.info().color_type == ColorType::Grayscale;
+    let white = if grey && reader.info().bit_depth == BitDepth::One { 255 } else { 1 };
     let value = |index: usize| match wide {
         true => f32::from(u16::from_be_bytes([pixels[2 * index], pixels[2 * index + 1]])),
-        false => f32::from(pixels[index]),
+        false => f32::from(pixels[index] / white),
     };
     let [_, height, width] = geometry.shape;
     let at = |(c, _, y, x): (usize, usize, usize, usize)| value((y * width + x) * stored + c);

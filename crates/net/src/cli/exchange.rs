@@ -1,6 +1,6 @@
 //! `import` and `export`: checkpoints of nnU-Net.
 
-use artifact::model::{HISTORY, History, Model, ModelInfo, PLAN, WEIGHTS};
+use artifact::model::{HISTORY, History, Model, ModelInfo, PLAN, PROGRESS, WEIGHTS};
 use artifact::plan::{Configuration, Plan};
 use artifact::{Commit, Record, hash_file};
 use net::checkpoint::{self, Checkpoint};
@@ -138,6 +138,10 @@ fn write_model(
         .input("checkpoint", hash_file(&args.checkpoint)?)
         .input("plan", hash_file(plan_path)?);
     let record = folder.join("model.toml");
+    // Of a model that was trained here before: an imported one has no history.
+    for name in [HISTORY, PROGRESS] {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
     if run.up_to_date::<Model>(&record, &provenance) {
         return Ok(());
     }

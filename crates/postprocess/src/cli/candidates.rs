@@ -111,10 +111,17 @@ impl Planned<'_> {
         }
         let mut found = Vec::new();
         for configuration in chain.iter().rev() {
-            for &fold in &candidate.folds {
+            // Of an earlier stage all models that there are, as nnu-infer takes them where it isn't told.
+            let own = *configuration == candidate.configuration;
+            let there = |fold: &usize| {
+                models.join(configuration).join(format!("fold_{fold}")).join("model.toml").is_file()
+            };
+            let every: Vec<usize> = (0..self.folds.len()).filter(there).collect();
+            let folds = if own || every.is_empty() { &candidate.folds } else { &every };
+            for &fold in folds {
                 let folder = models.join(configuration).join(format!("fold_{fold}"));
                 let record = self.model(&folder, configuration, fold)?;
-                if *configuration == candidate.configuration {
+                if own {
                     made_by(candidate, fold, &self.folds[fold], &folder, &record)?;
                 }
                 found.push(SelectedModel {

@@ -182,6 +182,12 @@ fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> 
     if let Some(plan) = &args.plan {
         provenance = provenance.input("--plan", hash_file(plan)?);
     }
+    // Pictures follow their images.
+    let images =
+        cases.iter().filter_map(|c| Some((c.id.as_str(), c.overlay.as_ref()?.0.as_path())));
+    if args.overlays.is_some() {
+        provenance = provenance.input("--images", files::hash(images)?);
+    }
     Ok(provenance)
 }
 

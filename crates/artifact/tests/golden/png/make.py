@@ -32,8 +32,7 @@ for name, picture in pictures.items():
     read = Image.open(path)
     if name == "palette":
         read = read.convert("RGB")
-    if name == "bits":
-        read = read.convert("L")
+    # One bit reads as bool, hence 0 and 1, as it does through skimage.io.imread.
     array = np.asarray(read).astype(int)
     array = array[None] if array.ndim == 2 else np.moveaxis(array[..., :3], -1, 0)
     values[name] = array.tolist()

@@ -4,7 +4,7 @@ use crate::array::{Statistics, bytes};
 use crate::tree::FileKind;
 use artifact::inspect::AnyRecord;
 use artifact::npy::Mapped;
-use artifact::{Error, nifti, npz};
+use artifact::{Error, npz};
 use std::path::Path;
 
 /// Lines about a file.
