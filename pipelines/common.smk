@@ -28,8 +28,8 @@ def images(*folders):
 
 def files_of(wildcards):
     """A case's images and label; the programs look at more than names."""
-    own = (wildcards.case, f"{wildcards.case}_")
-    return [f for f in images("imagesTr", "labelsTr") if f.name.split(".")[0] == own[0] or f.name.startswith(own[1])]
+    case = wildcards.case
+    return [f for f in images("imagesTr", "labelsTr") if f.name.startswith((f"{case}.", f"{case}_"))]
 
 
 def recipe_files():

@@ -8,7 +8,7 @@
 
 mod json;
 
-use crate::image::{self, ENDINGS, Geometry, Volume};
+use crate::image::{self, Geometry, Volume, split_ending};
 use crate::{Error, Label, Region, Result};
 use json::Description;
 use ndarray::{Array4, Axis, s};
@@ -406,11 +406,11 @@ fn files_in(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn ending_of(name: &str) -> &'static str {
-    ENDINGS.iter().find(|e| name.ends_with(*e)).copied().unwrap_or(".nii.gz")
+    split_ending(name).map_or(".nii.gz", |(_, ending)| ending)
 }
 
 /// A file's name without folder and ending.
 fn case_id(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
-    ENDINGS.iter().find_map(|e| name.strip_suffix(e)).unwrap_or(name).into()
+    split_ending(name).map_or(name, |(stem, _)| stem).into()
 }

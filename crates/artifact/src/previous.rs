@@ -5,7 +5,7 @@
 use crate::npy::Mapped;
 use crate::record::check_name;
 use crate::{Error, Kind, Record, Result};
-use ndarray::{Array4, ArrayView3, ArrayView4, s};
+use ndarray::{Array4, ArrayView3, ArrayView4, ArrayViewMut4, s};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,10 +68,15 @@ pub fn input(
     let (channels, z, y, x) = image.dim();
     let mut input = Array4::zeros((channels + classes - 1, z, y, x));
     input.slice_mut(s![..channels, .., .., ..]).assign(&image);
-    for (class, mut channel) in (1i16..).zip(input.outer_iter_mut().skip(channels)) {
-        channel.zip_mut_with(&previous, |to, &found| *to = f32::from(u8::from(found == class)));
-    }
+    one_hot(previous, &mut input.slice_mut(s![channels.., .., .., ..]));
     input
+}
+
+/// Fills `channels` `[class − 1, z, y, x]` with 1 where `classes` `[z, y, x]` has the class, 0 elsewhere.
+pub fn one_hot(classes: ArrayView3<'_, i16>, channels: &mut ArrayViewMut4<'_, f32>) {
+    for (mut channel, class) in channels.outer_iter_mut().zip(1i16..) {
+        channel.zip_mut_with(&classes, |v, &c| *v = f32::from(u8::from(c == class)));
+    }
 }
 
 /// The record of a case in the first of these folders that has it.

@@ -3,14 +3,14 @@
 use crate::check::{check_augmentation, check_cases, check_previous};
 use crate::draws::{Draws, Stream};
 use crate::intensity;
-use crate::previous::{change, one_hot, remove};
+use crate::previous::{change, remove};
 use crate::resample::{sample_image, sample_label};
 use crate::sampling::{Aim, Locations, box_around, first_forced, free_box};
 use crate::settings::{Frame, Settings};
 use crate::spatial::{OUTSIDE, Warp, crop, mirror};
 use artifact::case::OpenCase;
 use artifact::plan::Configuration;
-use artifact::previous::OpenPrevious;
+use artifact::previous::{OpenPrevious, one_hot};
 use artifact::recipe::Recipe;
 use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis};
 use rand::RngExt;

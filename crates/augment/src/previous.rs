@@ -4,7 +4,7 @@
 //! Everything works on class indices. As channels of 0 and 1 the classes exclude each other before and after every
 //! change (a class that gains voxels takes them from the others), so nothing is lost.
 
-use ndarray::{ArrayView3, ArrayViewMut3, ArrayViewMut4};
+use ndarray::ArrayViewMut3;
 
 /// A morphological operation with a ball.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,12 +208,5 @@ impl Walk {
                 }
             }
         }
-    }
-}
-
-/// Fills `channels` `[class − 1, z, y, x]` with 1 where `classes` `[z, y, x]` has the class, 0 elsewhere.
-pub fn one_hot(classes: ArrayView3<'_, i16>, channels: &mut ArrayViewMut4<'_, f32>) {
-    for (mut channel, class) in channels.outer_iter_mut().zip(1i16..) {
-        channel.zip_mut_with(&classes, |v, &c| *v = f32::from(u8::from(c == class)));
     }
 }

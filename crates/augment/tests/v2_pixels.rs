@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use artifact::npy::{Element, read};
+use artifact::previous::one_hot;
 use augment::blur::{blur, kernel};
 use augment::intensity::{brightness, contrast, gamma};
 use augment::low_resolution::low_resolution;
-use augment::previous::{Morphology, Operation, Removal, change, one_hot, remove};
+use augment::previous::{Morphology, Operation, Removal, change, remove};
 use augment::resample::{sample_image, sample_label};
 use augment::spatial::{Warp, rotation};
 use ndarray::{Array, Array3, Array4, ArrayView3, Axis, Dimension, s};

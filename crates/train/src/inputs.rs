@@ -84,9 +84,8 @@ impl Inputs {
         let fold = folds[request.fold].clone();
         let spool = request.batches.as_deref().map(find_spool).transpose()?.unwrap_or_default();
         let from_cases: &[String] = if request.batches.is_some() { &[] } else { &fold.train };
-        let (train, train_hash) = open_cases(request, &plan, &configuration, from_cases)?;
-        let (validation, validation_hash) =
-            open_cases(request, &plan, &configuration, &fold.validation)?;
+        let (train, train_hash) = open_cases(request, &plan, from_cases)?;
+        let (validation, validation_hash) = open_cases(request, &plan, &fold.validation)?;
         let first_stage = FirstStage { request, plan: &plan, configuration: &configuration, folds };
         let (train_previous, train_seen) = first_stage.open(&train)?;
         let (validation_previous, validation_seen) = first_stage.open(&validation)?;
@@ -170,7 +169,6 @@ fn load_folds(request: &Request) -> Result<Vec<Fold>, Error> {
 fn open_cases(
     request: &Request,
     plan: &Plan,
-    configuration: &Configuration,
     ids: &[String],
 ) -> Result<(Vec<OpenCase>, String), Error> {
     let path = |id: &String| request.cases.join(id).join("case.toml");
@@ -191,7 +189,7 @@ fn open_cases(
         .map(|id| {
             let path = path(id);
             let case = OpenCase::open(&path)?;
-            check_case(request, plan, configuration, &rules, &path, &case)?;
+            check_case(request, plan, &rules, &path, &case)?;
             let hash = content_hash(&path, &case)?;
             Ok((case, hash))
         })
@@ -204,7 +202,6 @@ fn open_cases(
 fn check_case(
     request: &Request,
     plan: &Plan,
-    configuration: &Configuration,
     rules: &str,
     path: &Path,
     case: &OpenCase,
@@ -223,8 +220,8 @@ fn check_case(
             return Err(artifact::Error::input(path, line).hint(again).into());
         }
     }
-    let expected = configuration.cases_from.as_ref().unwrap_or(&request.configuration);
-    if info.configuration != *expected {
+    let expected = plan.cases_of(&request.configuration).map_err(Error::input)?;
+    if info.configuration != expected {
         let line =
             format!("case.configuration = \"{}\", expected \"{expected}\"", info.configuration);
         return Err(artifact::Error::input(path, line).into());
