@@ -1,0 +1,150 @@
+// All that a kernel may use beyond plain C++: the only file that kernels include. They include no CUDA header, so that
+// the run-time compiler needs nothing but itself; the same names exist in the simulator (sim/), which runs the
+// unmodified kernels on a CPU.
+//
+// A kernel is `KERNEL(name, threads, Args) { ... }`: one-dimensional blocks of `threads` threads and one argument
+// struct `args`, whose twin in Rust has the same fields in the same order. Threads find themselves by threadIdx.x,
+// blockIdx.{x,y,z} and gridDim.{x,y,z}. Warp operations are reached by all 32 lanes.
+#pragma once
+
+typedef signed char i8;
+typedef unsigned char u8;
+typedef short i16;
+typedef unsigned short u16;
+typedef int i32;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+
+// bfloat16 as bits: the upper half of a float.
+struct bf16 {
+    u16 bits;
+};
+
+// Sixteen bytes that are loaded and stored at once; pointers to it are aligned to 16.
+struct alignas(16) Vec16 {
+    u32 word[4];
+};
+
+#ifdef __CUDACC__
+
+#define DEVICE __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
+
+#define KERNEL(name, threads, Args) \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args args)
+
+// As KERNEL, for at least `blocks` blocks on a multiprocessor: bounds the registers.
+#define KERNEL_RESIDENT(name, threads, blocks, Args) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args args)
+
+// The block's dynamic shared memory.
+DEVICE u8* shared_memory() {
+    extern __shared__ __align__(128) u8 block_shared_memory[];
+    return block_shared_memory;
+}
+
+// All threads of the block; what they wrote before, all read after.
+DEVICE void barrier() { __syncthreads(); }
+
+// The lanes of a warp; what they wrote to memory before, all read after.
+DEVICE void warp_barrier() { __syncwarp(); }
+
+template <typename T>
+DEVICE T shuffle_xor(T value, u32 lane_mask) {
+    return __shfl_xor_sync(0xffffffffu, value, lane_mask);
+}
+
+// The value of lane `lane + delta`; the upper `delta` lanes keep their own.
+template <typename T>
+DEVICE T shuffle_down(T value, u32 delta) {
+    return __shfl_down_sync(0xffffffffu, value, delta);
+}
+
+// The value of lane `lane`.
+template <typename T>
+DEVICE T shuffle(T value, u32 lane) {
+    return __shfl_sync(0xffffffffu, value, lane);
+}
+
+DEVICE u32 ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+
+DEVICE float to_float(bf16 x) { return __uint_as_float(static_cast<u32>(x.bits) << 16); }
+
+// Rounded to nearest, ties to even.
+DEVICE bf16 to_bf16(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// Two bf16 in one word, the first in the lower half.
+DEVICE u32 pack_bf16(float low, float high) {
+    u32 word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
+
+DEVICE u32 float_bits(float x) { return __float_as_uint(x); }
+DEVICE float bits_float(u32 x) { return __uint_as_float(x); }
+
+// Sixteen bytes through the read-only path.
+DEVICE Vec16 load16(const void* from) {
+    Vec16 v;
+    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+                 : "l"(from));
+    return v;
+}
+
+DEVICE u32 shared_address(const void* pointer) {
+    return static_cast<u32>(__cvta_generic_to_shared(pointer));
+}
+
+// Copies 16 bytes from global to shared memory behind the thread's back; zeros if not `valid`, then `from` is not
+// read. Both aligned to 16.
+DEVICE void copy_async16(void* to_shared, const void* from, bool valid) {
+    u32 bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to_shared)), "l"(from), "r"(bytes)
+                 : "memory");
+}
+
+// Ends a group of copies of this thread.
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most `pending` of this thread's groups are under way. Others see the data after a barrier.
+template <int pending>
+DEVICE void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// Four 8 × 8 matrices of 16-bit elements. Lane 8 i + r gives the address (shared, aligned to 16) of row r of matrix i;
+// lane l receives in word i elements 2 (l % 4) and + 1 of row l / 4.
+DEVICE void load_matrix4(u32 (&words)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// As load_matrix4, transposed: lane l receives rows 2 (l % 4) and + 1 of column l / 4.
+DEVICE void load_matrix4_transposed(u32 (&words)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// d += a · b, 16 × 8 += 16 × 16 · 16 × 8, f32 += bf16 · bf16 (PTX mma.m16n8k16). With g = lane / 4 and t = lane % 4:
+// a[0]: row g, columns 2t, 2t + 1; a[1]: row g + 8; a[2]: row g, columns 2t + 8, + 9; a[3]: row g + 8 of those;
+// b[0]: rows 2t, 2t + 1 of column g; b[1]: rows 2t + 8, + 9; d[0], d[1]: row g, columns 2t, 2t + 1; d[2], d[3]: row g + 8.
+DEVICE void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+#else
+#include "sim/device.h"
+#endif
