@@ -10,6 +10,7 @@
 mod bench;
 pub mod checkpoint;
 mod cpu;
+mod cuda;
 pub mod describe;
 mod device;
 mod error;
