@@ -148,3 +148,37 @@ DEVICE void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #else
 #include "sim/device.h"
 #endif
+
+// Eight neighbouring channels of a voxel: 16 bytes of bf16 or 32 of float, aligned to 16.
+DEVICE void load8(float (&to)[8], const bf16* from) {
+    const Vec16 v = *reinterpret_cast<const Vec16*>(from);
+    UNROLL for (u32 i = 0; i < 4; i++) {
+        to[2 * i] = bits_float(v.word[i] << 16);
+        to[2 * i + 1] = bits_float(v.word[i] & 0xffff0000u);
+    }
+}
+
+DEVICE void load8(float (&to)[8], const float* from) {
+    const Vec16 low = *reinterpret_cast<const Vec16*>(from);
+    const Vec16 high = *reinterpret_cast<const Vec16*>(from + 4);
+    UNROLL for (u32 i = 0; i < 4; i++) {
+        to[i] = bits_float(low.word[i]);
+        to[4 + i] = bits_float(high.word[i]);
+    }
+}
+
+DEVICE void store8(bf16* to, const float (&from)[8]) {
+    Vec16 v;
+    UNROLL for (u32 i = 0; i < 4; i++) v.word[i] = pack_bf16(from[2 * i], from[2 * i + 1]);
+    *reinterpret_cast<Vec16*>(to) = v;
+}
+
+DEVICE void store8(float* to, const float (&from)[8]) {
+    Vec16 low, high;
+    UNROLL for (u32 i = 0; i < 4; i++) {
+        low.word[i] = float_bits(from[i]);
+        high.word[i] = float_bits(from[4 + i]);
+    }
+    *reinterpret_cast<Vec16*>(to) = low;
+    *reinterpret_cast<Vec16*>(to + 4) = high;
+}
