@@ -2,15 +2,15 @@
 //!
 //! Every transform draws from a stream of its own, so that its numbers depend on no other transform's probability.
 
+use crate::counter;
 use crate::elastic::displacements;
 use crate::previous::{Morphology, Operation, Removal};
 use crate::settings::{Frame, Settings};
 use crate::spatial::{Warp, rotation};
 use artifact::recipe::{Draw, Range};
-use ndarray::{Array4, s};
+use ndarray::Array4;
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::{Rng, RngExt};
 
 /// What a random stream is for. The numbers are part of the stream's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,10 +216,10 @@ impl Elastic {
 
     /// White noise in the displacement's shape, uniform in −1..1.
     pub fn noise(&self, [nz, ny, nx]: [usize; 3], planes: bool) -> Array4<f32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.noise);
         let mut noise = Array4::zeros((3, if planes { 1 } else { nz }, ny, nx));
-        for v in noise.slice_mut(s![usize::from(planes).., .., .., ..]) {
-            *v = 2.0 * rng.random::<f32>() - 1.0;
+        for (axis, mut component) in noise.outer_iter_mut().enumerate().skip(usize::from(planes)) {
+            let values = component.as_slice_mut().expect("a new array is in standard layout");
+            counter::uniform(values, self.noise, axis);
         }
         noise
     }

@@ -1,13 +1,11 @@
 //! Transforms of intensities, one channel at a time.
 
 use crate::blur::blur;
+use crate::counter::{self, split_logarithm};
 use crate::draws::{Draws, Noise};
 use crate::low_resolution::low_resolution;
 use crate::settings::Settings;
 use ndarray::{ArrayViewMut3, ArrayViewMut4};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
 /// All that fire, on `image` `[channel, z, y, x]`, in the order of nnU-Net's list: noise, blur, brightness, contrast, low
 /// resolution, gamma of the negated image, gamma.
@@ -40,14 +38,10 @@ pub fn apply(draws: &Draws, settings: &Settings, image: &mut ArrayViewMut4<'_, f
     }
 }
 
-/// Adds independent normal values of mean 0; `channel` number `index` has a stream of its own.
+/// Adds independent normal values of mean 0, others for each `index` of a channel.
 pub fn noise(mut channel: ArrayViewMut3<'_, f32>, noise: Noise, index: usize) {
-    let mut rng = ChaCha8Rng::seed_from_u64(noise.seed);
-    rng.set_stream(index as u64);
-    let sigma = noise.sigma as f32;
-    for x in &mut channel {
-        *x += sigma * rng.sample::<f32, _>(StandardNormal);
-    }
+    let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
+    counter::add_normal(values, noise.sigma as f32, noise.seed, index);
 }
 
 /// Multiplies one channel.
@@ -91,21 +85,14 @@ pub fn gamma(mut channel: ArrayViewMut3<'_, f32>, gamma: f64, retain_statistics:
 
 /// `x`^`exponent` for `x` in 0..=1, within 5e-7; branchless, so that many are computed at once.
 ///
-/// log₂ from the exponent and the series of the area tangent of the mantissa, 2^y from the whole part of y and a
-/// polynomial.
+/// log₂ from [`split_logarithm`], 2^y from the whole part of y and a polynomial.
 #[inline]
 fn power(x: f32, exponent: f32) -> f32 {
     // Below the smallest normal number the result counts as 0.
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     // The mantissa between √½ and √2.
-    let shifted = bits.wrapping_sub(SQRT_HALF);
-    let whole = (shifted as i32 >> 23) as f32;
-    let mantissa = f32::from_bits((shifted & 0x007f_ffff) + SQRT_HALF);
-    // log₂ m = 2 / ln 2 · (s + s³/3 + s⁵/5 + …), s = (m − 1) / (m + 1), at most 0.172.
-    let s = (mantissa - 1.0) / (mantissa + 1.0);
-    let q = s * s;
-    let series = 1.0 + q * (1.0 / 3.0 + q * (0.2 + q * (1.0 / 7.0 + q * (1.0 / 9.0))));
-    let y = exponent * (whole + 2.0 * LOG2_E * s * series);
+    let (whole, rest) = split_logarithm(bits);
+    let y = exponent * (whole + LOG2_E * rest);
     // 2^y = 2^n · 2^f, f in −½..½; adding and subtracting 1.5 · 2²³ rounds.
     let y = y.max(-126.0);
     let rounded = y + ROUND;
@@ -120,8 +107,6 @@ fn power(x: f32, exponent: f32) -> f32 {
     if x < f32::MIN_POSITIVE { 0.0 } else { result }
 }
 
-/// The bits of √½.
-const SQRT_HALF: u32 = 0x3f35_04f3;
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LN_2: f32 = std::f32::consts::LN_2;
 const ROUND: f32 = 12_582_912.0;

@@ -9,6 +9,7 @@
 pub mod blur;
 mod cases;
 mod check;
+pub mod counter;
 pub mod draws;
 pub mod elastic;
 pub mod intensity;

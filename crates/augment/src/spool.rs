@@ -12,11 +12,12 @@ pub fn masked_channels(plan: &Plan) -> Vec<bool> {
     plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect()
 }
 
-/// Hash of everything in the plan that decides what batches hold, and of nothing else: changing the length of a
+/// Hash of everything in the plan that decides what batches hold, of how voxels draw, and of nothing else: changing the length of a
 /// training doesn't make a spool stale.
 pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
     #[derive(Serialize)]
     struct Decisive<'a> {
+        voxel_numbers: &'static str,
         patch_shape: [usize; 3],
         batch_size: usize,
         masked_channels: Vec<bool>,
@@ -26,6 +27,7 @@ pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
         augmentation: &'a artifact::recipe::Augmentation,
     }
     let decisive = Decisive {
+        voxel_numbers: crate::counter::GENERATOR,
         patch_shape: configuration.patch_shape,
         batch_size: configuration.batch_size,
         masked_channels: masked_channels(plan),
