@@ -8,7 +8,11 @@
 mod driver;
 mod error;
 mod gpu;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 pub use error::GpuError;
 pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Plain, Stream};
+#[cfg(feature = "sim")]
+pub use sim::{Order, SimOptions, Simulator};

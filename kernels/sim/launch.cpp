@@ -1,0 +1,176 @@
+// Kernels by name, launches over several threads of the machine, device memory; what the Rust side calls.
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "block.h"
+
+namespace sim {
+
+static Kernel* kernels;
+
+Kernel::Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site)
+    : name(name), threads(threads), argument_bytes(argument_bytes), run(run), site(site), next(kernels) {
+    kernels = this;
+}
+
+// Runners that are not at work; they keep their stacks.
+class RunnerPool {
+public:
+    std::unique_ptr<BlockRunner> take() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (free_.empty()) return std::make_unique<BlockRunner>();
+        auto runner = std::move(free_.back());
+        free_.pop_back();
+        return runner;
+    }
+    void give_back(std::unique_ptr<BlockRunner> runner) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        free_.push_back(std::move(runner));
+    }
+
+private:
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<BlockRunner>> free_;
+};
+static RunnerPool runners;
+
+// The blocks of a launch, which threads of the machine take one by one.
+class Grid {
+public:
+    explicit Grid(const Launch& launch) : launch_(launch) {
+        blocks_ = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+    }
+
+    uint64_t blocks() const { return blocks_; }
+
+    void work() {
+        auto runner = runners.take();
+        runner->begin(launch_);
+        for (uint64_t turn = next_++; turn < blocks_; turn = next_++) {
+            const uint64_t index = launch_.order == Order::ascending ? turn : blocks_ - 1 - turn;
+            const uint64_t plane = uint64_t(launch_.grid.x) * launch_.grid.y;
+            const Index3 block{static_cast<uint32_t>(index % launch_.grid.x),
+                               static_cast<uint32_t>(index % plane / launch_.grid.x),
+                               static_cast<uint32_t>(index / plane)};
+            if (!runner->run(block)) {
+                std::lock_guard<std::mutex> lock(mutex_);
+                if (error_.empty()) error_ = runner->error();
+                next_ = blocks_;
+            }
+        }
+        runner->end();
+        runners.give_back(std::move(runner));
+    }
+
+    const std::string& error() const { return error_; }
+
+private:
+    const Launch& launch_;
+    uint64_t blocks_;
+    std::atomic<uint64_t> next_{0};
+    std::mutex mutex_;
+    std::string error_;
+};
+
+static std::string check(const Kernel& kernel, const Index3& grid, uint32_t threads, uint64_t argument_bytes) {
+    char text[256] = "";
+    if (kernel.threads == 0 || kernel.threads > max_threads)
+        snprintf(text, sizeof text, "its KERNEL line says %u threads, a block has 1 to %u", kernel.threads, max_threads);
+    else if (threads != kernel.threads)
+        snprintf(text, sizeof text, "launched with %u threads, its KERNEL line says %u", threads, kernel.threads);
+    else if (argument_bytes != kernel.argument_bytes)
+        snprintf(text, sizeof text, "launched with %llu bytes of arguments, its struct has %llu",
+                 static_cast<unsigned long long>(argument_bytes), static_cast<unsigned long long>(kernel.argument_bytes));
+    else if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+        snprintf(text, sizeof text, "no such grid: %u × %u × %u blocks", grid.x, grid.y, grid.z);
+    return text;
+}
+
+}  // namespace sim
+
+extern "C" {
+
+struct SimLaunch {
+    const char* kernel;
+    const void* arguments;
+    uint64_t argument_bytes;
+    uint64_t seed;
+    uint32_t grid[3];
+    uint32_t threads;
+    uint32_t shared;
+    uint32_t order;
+    uint32_t machine_threads;
+};
+
+enum SimResult { sim_ok = 0, sim_no_kernel = 1, sim_refused = 2, sim_failed = 3 };
+
+// Runs a kernel to its end. What went wrong is written to `error`.
+int32_t sim_launch(const SimLaunch* request, char* error, uint64_t error_bytes) {
+    using namespace sim;
+    const Kernel* kernel = nullptr;
+    for (const Kernel* k = kernels; k; k = k->next) {
+        if (strcmp(k->name, request->kernel) != 0) continue;
+        if (kernel) {
+            snprintf(error, error_bytes, "defined twice: %s:%u and %s:%u", kernel->site.file, kernel->site.line,
+                     k->site.file, k->site.line);
+            return sim_refused;
+        }
+        kernel = k;
+    }
+    if (!kernel) return sim_no_kernel;
+    const Index3 extent{request->grid[0], request->grid[1], request->grid[2]};
+    const std::string refused = check(*kernel, extent, request->threads, request->argument_bytes);
+    if (!refused.empty()) {
+        snprintf(error, error_bytes, "%s", refused.c_str());
+        return sim_refused;
+    }
+    // Kernels read the struct where it lies; it must be aligned as in C++.
+    alignas(64) unsigned char arguments[4096];
+    if (request->argument_bytes > sizeof arguments) {
+        snprintf(error, error_bytes, "more than %zu bytes of arguments", sizeof arguments);
+        return sim_refused;
+    }
+    memcpy(arguments, request->arguments, request->argument_bytes);
+    const Launch launch{kernel,    extent, request->shared, arguments, static_cast<Order>(request->order),
+                        request->seed};
+    Grid grid(launch);
+    const uint64_t hands = std::min<uint64_t>(request->machine_threads, grid.blocks());
+    std::vector<std::thread> helpers;
+    for (uint64_t i = 1; i < hands; ++i) helpers.emplace_back([&grid] { grid.work(); });
+    grid.work();
+    for (auto& helper : helpers) helper.join();
+    if (grid.error().empty()) return sim_ok;
+    snprintf(error, error_bytes, "%s", grid.error().c_str());
+    return sim_failed;
+}
+
+// Device memory: aligned to 256 bytes, full of NaN. Null if the machine has none left.
+void* sim_allocate(uint64_t bytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 256, std::max<uint64_t>(bytes, 1)) != 0) return nullptr;
+    memset(memory, 0xff, bytes);
+    return memory;
+}
+
+void sim_free(void* memory, uint64_t bytes) {
+    memset(memory, 0xff, bytes);
+    free(memory);
+}
+
+// The name of the `index`-th kernel, with its threads and bytes of arguments; null behind the last.
+const char* sim_kernel(uint64_t index, uint32_t* threads, uint64_t* argument_bytes) {
+    const sim::Kernel* kernel = sim::kernels;
+    for (; kernel && index > 0; --index) kernel = kernel->next;
+    if (!kernel) return nullptr;
+    *threads = kernel->threads;
+    *argument_bytes = kernel->argument_bytes;
+    return kernel->name;
+}
+}
