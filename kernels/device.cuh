@@ -69,6 +69,16 @@ DEVICE T shuffle(T value, u32 lane) {
 
 DEVICE u32 ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
+// How many bits are set.
+DEVICE u32 count_bits(u32 x) { return __popc(x); }
+
+// The smaller of the old value and `value` takes its place; gives the old one. Whole numbers only: what is in memory in
+// the end depends on no order.
+DEVICE u32 atomic_min(u32* at, u32 value) { return atomicMin(at, value); }
+
+// Adds, and gives the old value.
+DEVICE u32 atomic_add(u32* at, u32 value) { return atomicAdd(at, value); }
+
 DEVICE float to_float(bf16 x) { return __uint_as_float(static_cast<u32>(x.bits) << 16); }
 
 // Rounded to nearest, ties to even.

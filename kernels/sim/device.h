@@ -76,6 +76,17 @@ DEVICE u32 ballot(bool predicate, SIM_SITE) {
     });
 }
 
+DEVICE u32 count_bits(u32 x) { return __builtin_popcount(x); }
+
+DEVICE u32 atomic_min(u32* at, u32 value) {
+    u32 old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (value < old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+
+DEVICE u32 atomic_add(u32* at, u32 value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+
 DEVICE u32 float_bits(float x) {
     u32 bits;
     memcpy(&bits, &x, 4);
