@@ -10,12 +10,36 @@ fn main() {
 mod sim {
     use std::path::{Path, PathBuf};
 
+    /// Undefined behaviour that the compiler can find in kernels as they run.
+    const CHECKS: [&str; 6] = [
+        "alignment",
+        "null",
+        "bounds",
+        "shift",
+        "signed-integer-overflow",
+        "integer-divide-by-zero",
+    ];
+
     /// Every `.cu` file, in a namespace of its own: files may use a name for different things.
     #[expect(clippy::disallowed_methods, reason = "a build script's intermediate files")]
     fn wrapped(kernel: &Path, out: &Path) -> PathBuf {
         let stem = kernel.file_stem().and_then(|stem| stem.to_str()).expect("a name in UTF-8");
+        // Static shared arrays lie in a section of the file's own; the linker knows its ends, if there is one.
         let text = format!(
-            "#include \"device.cuh\"\nnamespace file_{stem} {{\n#include \"{}\"\n}}\n",
+            r#"#define SIM_SHARED_SECTION "sim_shared_{stem}"
+extern "C" {{
+extern unsigned char __start_sim_shared_{stem}[] __attribute__((weak, visibility("hidden")));
+extern unsigned char __stop_sim_shared_{stem}[] __attribute__((weak, visibility("hidden")));
+}}
+#define SIM_SHARED_BEGIN __start_sim_shared_{stem}
+#define SIM_SHARED_END __stop_sim_shared_{stem}
+#include "device.cuh"
+namespace file_{stem} {{
+namespace {{
+#include "{}"
+}}
+}}
+"#,
             kernel.display()
         );
         let path = out.join(format!("{stem}.cpp"));
@@ -39,8 +63,10 @@ mod sim {
         let sim = root.join("sim");
         println!("cargo::rerun-if-changed={}", sim.display());
         println!("cargo::rerun-if-changed={}", root.join("device.cuh").display());
-        let mut build = cc::Build::new();
-        build
+        // A new file of kernels is listed there.
+        println!("cargo::rerun-if-changed={}", root.join("src/sources.rs").display());
+        let mut common = cc::Build::new();
+        common
             .cpp(true)
             .std("c++17")
             .opt_level(2)
@@ -50,18 +76,22 @@ mod sim {
             .flag("-ffp-contract=off")
             .flag("-fno-strict-aliasing")
             .flag("-fno-exceptions")
-            .flag("-g1")
-            .files(files(&sim, "cpp"))
-            // Kernels register themselves: no symbol asks for their object files.
-            .link_lib_modifier("+whole-archive");
+            .flag("-g1");
+        if cfg!(feature = "sanitize") {
+            common.flag("-fsanitize=address").flag("-fno-omit-frame-pointer");
+            // Before the C++ library: it must be the program's first.
+            println!("cargo::rustc-link-lib=asan");
+        }
+        let mut kernels = common.clone();
         for kernel in files(&root, "cu").iter().chain(&files(&sim, "cu")) {
-            println!("cargo::rerun-if-changed={}", kernel.display());
-            build.file(wrapped(kernel, &out));
+            kernels.file(wrapped(kernel, &out));
         }
-        for header in files(&root, "cuh") {
-            println!("cargo::rerun-if-changed={}", header.display());
-        }
-        println!("cargo::rerun-if-changed={}", root.display());
-        build.compile("kernels_sim");
+        // sim/undefined.cpp receives what the checks find. Kernels register themselves: no symbol asks for their files.
+        kernels
+            .flag(format!("-fsanitize={}", CHECKS.join(",")))
+            .flag("-fno-sanitize-recover=all")
+            .link_lib_modifier("+whole-archive")
+            .compile("kernels_sim_device");
+        common.files(files(&sim, "cpp")).compile("kernels_sim_machine");
     }
 }

@@ -67,7 +67,7 @@ DEVICE T shuffle(T value, u32 lane) {
     return __shfl_sync(0xffffffffu, value, lane);
 }
 
-DEVICE u32 ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+DEVICE u32 warp_ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
 // How many bits are set.
 DEVICE u32 count_bits(u32 x) { return __popc(x); }

@@ -17,6 +17,7 @@ static __thread BlockRunner* runner;
 constexpr int poison = 0xff;
 // Bytes behind shared memory that must stay as they are.
 constexpr size_t guard_bytes = 4096;
+constexpr unsigned char guard = 0xa5;
 
 static const char* base_name(const char* path) {
     const char* slash = strrchr(path, '/');
@@ -52,8 +53,38 @@ void check_shared(const void* pointer, const char* operation, Site site) {
     if (!runner->in_shared_memory(pointer))
         fail(site, "%s: address %p is not in the block's shared memory", operation, pointer);
 }
+void check_global(const void* pointer, const char* operation, Site site) {
+    if (runner->in_shared_memory(pointer))
+        fail(site, "%s: address %p is in the block's shared memory", operation, pointer);
+}
 void copy_commit() { runner->commit_copies(); }
 void copy_wait(uint32_t pending) { runner->wait_for_copies(pending); }
+
+// The variables of this thread of the machine: static shared arrays are among them.
+struct ThreadVariables {
+    unsigned char* here;
+    const unsigned char* in_program;
+    size_t bytes;
+};
+
+static int find_variables(dl_phdr_info* info, size_t, void* found) {
+    const auto* own = reinterpret_cast<unsigned char*>(&running);
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+        const auto& segment = info->dlpi_phdr[i];
+        auto* here = static_cast<unsigned char*>(info->dlpi_tls_data);
+        if (segment.p_type != PT_TLS || !here || own < here || own >= here + segment.p_memsz) continue;
+        const auto* in_program = reinterpret_cast<const unsigned char*>(info->dlpi_addr + segment.p_vaddr);
+        *static_cast<ThreadVariables*>(found) = {here, in_program, segment.p_memsz};
+        return 1;
+    }
+    return 0;
+}
+
+static const ThreadVariables& thread_variables() {
+    static __thread ThreadVariables variables;
+    if (!variables.here) dl_iterate_phdr(find_variables, &variables);
+    return variables;
+}
 
 static void stack_entry() {
     arrived_on_stack();
@@ -112,26 +143,14 @@ bool BlockRunner::run(Index3 block) {
     }
     const uint32_t warps = (count_ + 31) / 32;
     runnable_warps_ = warps == 32 ? ~0u : (1u << warps) - 1;
-    if (shared_) {
-        memset(shared_, poison, launch_->shared_bytes);
-#if !SIM_ADDRESS_SANITIZER
-        memset(shared_ + launch_->shared_bytes, 0xa5, guard_bytes);
-#endif
-    }
+    forget_shared_memory();
     current_ = static_cast<uint32_t>(pick());
     resume(current_, main_, false);
     if (!failed_ && finished_ < count_) {
         failed_ = true;
         error_ = stuck();
     }
-#if !SIM_ADDRESS_SANITIZER
-    for (size_t i = 0; shared_ && !failed_ && i < guard_bytes; ++i)
-        if (shared_[launch_->shared_bytes + i] != 0xa5) {
-            failed_ = true;
-            error_ = format("shared memory was written at byte %zu of %u, in block (%u, %u, %u)",
-                            launch_->shared_bytes + i, launch_->shared_bytes, block.x, block.y, block.z);
-        }
-#endif
+    if (!failed_) failed_ = overran_shared_memory();
     stacks_.reclaim();
     return !failed_;
 }
@@ -274,31 +293,37 @@ void BlockRunner::leave() {
     yield();
 }
 
-static int range_of_statics(dl_phdr_info* info, size_t, void* pointer) {
-    auto* range = static_cast<std::pair<const unsigned char*, size_t>*>(pointer);
-    for (int i = 0; i < info->dlpi_phnum; ++i)
-        if (info->dlpi_phdr[i].p_type == PT_TLS && info->dlpi_tls_data) {
-            const auto* first = static_cast<const unsigned char*>(info->dlpi_tls_data);
-            const auto* own = reinterpret_cast<const unsigned char*>(&running);
-            if (own >= first && own < first + info->dlpi_phdr[i].p_memsz)
-                *range = {first, info->dlpi_phdr[i].p_memsz};
-        }
-    return 0;
-}
-
 bool BlockRunner::in_shared_memory(const void* pointer) const {
     const auto* to = static_cast<const unsigned char*>(pointer);
     if (to >= shared_ && to + 16 <= shared_ + launch_->shared_bytes) return true;
-    // Static shared arrays lie among the variables of this thread of the machine.
-    static __thread const unsigned char* statics = nullptr;
-    static __thread size_t bytes = 0;
-    if (!statics) {
-        std::pair<const unsigned char*, size_t> range{nullptr, 0};
-        dl_iterate_phdr(range_of_statics, &range);
-        statics = range.first;
-        bytes = range.second;
+    const ThreadVariables& variables = thread_variables();
+    return to >= variables.here && to + 16 <= variables.here + variables.bytes;
+}
+
+// A block finds shared memory full of NaN, and something behind it that must stay.
+void BlockRunner::forget_shared_memory() {
+    if (shared_) memset(shared_, poison, launch_->shared_bytes);
+#if !SIM_ADDRESS_SANITIZER
+    if (shared_) memset(shared_ + launch_->shared_bytes, guard, guard_bytes);
+#endif
+    const Kernel& kernel = *launch_->kernel;
+    if (kernel.shared_begin == kernel.shared_end) return;
+    const ThreadVariables& variables = thread_variables();
+    memset(variables.here + (kernel.shared_begin - variables.in_program), poison,
+           static_cast<size_t>(kernel.shared_end - kernel.shared_begin));
+}
+
+bool BlockRunner::overran_shared_memory() {
+#if !SIM_ADDRESS_SANITIZER
+    for (size_t i = 0; shared_ && i < guard_bytes; ++i) {
+        if (shared_[launch_->shared_bytes + i] == guard) continue;
+        error_ = format("byte %zu of shared memory was written, the launch has %u, in block (%u, %u, %u)",
+                        launch_->shared_bytes + i, launch_->shared_bytes, running.block.x, running.block.y,
+                        running.block.z);
+        return true;
     }
-    return to >= statics && to + 16 <= statics + bytes;
+#endif
+    return false;
 }
 
 void BlockRunner::copy(void* to_shared, const void* data) {

@@ -75,6 +75,8 @@ private:
     void release(uint32_t thread);
     void yield();
     void resume(uint32_t thread, Context& from, bool forever);
+    void forget_shared_memory();
+    bool overran_shared_memory();
     std::string stuck() const;
     std::string threads_where(uint32_t state) const;
 

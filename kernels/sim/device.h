@@ -7,7 +7,8 @@
 
 #define DEVICE inline
 #define UNROLL
-#define __shared__ thread_local
+// In a section of the file's own, so that a block finds the arrays as undefined as on a card.
+#define __shared__ __attribute__((section(SIM_SHARED_SECTION))) thread_local
 
 #define threadIdx (static_cast<const sim::Index3&>(sim::running.thread))
 #define blockIdx (static_cast<const sim::Index3&>(sim::running.block))
@@ -18,22 +19,22 @@
     static void name(const Args& args);                                                                    \
     static const sim::Kernel name##_entry{#name, threads, sizeof(Args),                                    \
                                           [](const void* args) { name(*static_cast<const Args*>(args)); }, \
-                                          {__FILE__, __LINE__}};                                           \
+                                          {__FILE__, __LINE__}, SIM_SHARED_BEGIN, SIM_SHARED_END};         \
     static void name([[maybe_unused]] const Args& __restrict__ args)
 
 #define KERNEL_RESIDENT(name, threads, blocks, Args) KERNEL(name, threads, Args)
 
-// Where a function was called, as its default argument.
-#define SIM_SITE sim::Site site = sim::Site{__builtin_FILE(), __builtin_LINE()}
+// Where a function was called, as its last two arguments by default.
+#define SIM_CALLER const char *file = __builtin_FILE(), u32 line = __builtin_LINE()
 
 DEVICE u8* shared_memory() { return sim::running.shared; }
 
-DEVICE void barrier(SIM_SITE) { sim::block_barrier(site); }
+DEVICE void barrier(SIM_CALLER) { sim::block_barrier({file, line}); }
 
 struct SimNothing {};
 
-DEVICE void warp_barrier(SIM_SITE) {
-    sim::collective<SimNothing, SimNothing>("warp_barrier", site, {}, [](const SimNothing*, SimNothing*) {});
+DEVICE void warp_barrier(SIM_CALLER) {
+    sim::collective<SimNothing, SimNothing>("warp_barrier", {file, line}, {}, [](const SimNothing*, SimNothing*) {});
 }
 
 template <typename T>
@@ -52,24 +53,24 @@ DEVICE T sim_shuffle(const char* operation, sim::Site site, T value, u32 lane) {
 }
 
 template <typename T>
-DEVICE T shuffle_xor(T value, u32 lane_mask, SIM_SITE) {
+DEVICE T shuffle_xor(T value, u32 lane_mask, SIM_CALLER) {
     const u32 from = sim::running.lane ^ lane_mask;
-    return sim_shuffle("shuffle_xor", site, value, from < 32 ? from : sim::running.lane);
+    return sim_shuffle("shuffle_xor", {file, line}, value, from < 32 ? from : sim::running.lane);
 }
 
 template <typename T>
-DEVICE T shuffle_down(T value, u32 delta, SIM_SITE) {
+DEVICE T shuffle_down(T value, u32 delta, SIM_CALLER) {
     const u32 from = sim::running.lane + delta;
-    return sim_shuffle("shuffle_down", site, value, from < 32 ? from : sim::running.lane);
+    return sim_shuffle("shuffle_down", {file, line}, value, from < 32 ? from : sim::running.lane);
 }
 
 template <typename T>
-DEVICE T shuffle(T value, u32 lane, SIM_SITE) {
-    return sim_shuffle("shuffle", site, value, lane % 32);
+DEVICE T shuffle(T value, u32 lane, SIM_CALLER) {
+    return sim_shuffle("shuffle", {file, line}, value, lane % 32);
 }
 
-DEVICE u32 ballot(bool predicate, SIM_SITE) {
-    return sim::collective<bool, u32>("ballot", site, predicate, [](const bool* in, u32* out) {
+DEVICE u32 warp_ballot(bool predicate, SIM_CALLER) {
+    return sim::collective<bool, u32>("warp_ballot", {file, line}, predicate, [](const bool* in, u32* out) {
         u32 mask = 0;
         for (u32 lane = 0; lane < 32; ++lane) mask |= u32(in[lane]) << lane;
         for (u32 lane = 0; lane < 32; ++lane) out[lane] = mask;
@@ -109,16 +110,18 @@ DEVICE bf16 to_bf16(float x) {
 
 DEVICE u32 pack_bf16(float low, float high) { return to_bf16(low).bits | u32(to_bf16(high).bits) << 16; }
 
-DEVICE Vec16 load16(const void* from, SIM_SITE) {
-    sim::check_aligned(from, "load16", site);
+DEVICE Vec16 load16(const void* from, SIM_CALLER) {
+    sim::check_aligned(from, "load16", {file, line});
+    sim::check_global(from, "load16", {file, line});
     return *static_cast<const Vec16*>(from);
 }
 
 // The source is read at once, the destination is written by the copy_wait that waits for it.
-DEVICE void copy_async16(void* to_shared, const void* from, bool valid, SIM_SITE) {
-    sim::check_aligned(to_shared, "copy_async16, destination", site);
-    sim::check_aligned(from, "copy_async16, source", site);
-    sim::check_shared(to_shared, "copy_async16, destination", site);
+DEVICE void copy_async16(void* to_shared, const void* from, bool valid, SIM_CALLER) {
+    sim::check_aligned(to_shared, "copy_async16, destination", {file, line});
+    sim::check_aligned(from, "copy_async16, source", {file, line});
+    sim::check_shared(to_shared, "copy_async16, destination", {file, line});
+    sim::check_global(from, "copy_async16, source", {file, line});
     Vec16 data{};
     if (valid) data = *static_cast<const Vec16*>(from);
     sim::copy_async(to_shared, &data);
@@ -141,17 +144,17 @@ DEVICE void sim_load_matrix4(const char* operation, sim::Site site, u32 (&words)
     memcpy(words, loaded.word, sizeof words);
 }
 
-DEVICE void load_matrix4(u32 (&words)[4], const void* row, SIM_SITE) {
-    sim_load_matrix4<false>("load_matrix4", site, words, row);
+DEVICE void load_matrix4(u32 (&words)[4], const void* row, SIM_CALLER) {
+    sim_load_matrix4<false>("load_matrix4", {file, line}, words, row);
 }
 
-DEVICE void load_matrix4_transposed(u32 (&words)[4], const void* row, SIM_SITE) {
-    sim_load_matrix4<true>("load_matrix4_transposed", site, words, row);
+DEVICE void load_matrix4_transposed(u32 (&words)[4], const void* row, SIM_CALLER) {
+    sim_load_matrix4<true>("load_matrix4_transposed", {file, line}, words, row);
 }
 
-DEVICE void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, SIM_SITE) {
+DEVICE void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, SIM_CALLER) {
     const auto sums = sim::collective<sim::MultiplyAdd, sim::Floats4>(
-        "multiply_add", site,
+        "multiply_add", {file, line},
         sim::MultiplyAdd{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}}, sim::multiply_add_lanes);
     memcpy(d, sums.value, sizeof d);
 }
@@ -167,4 +170,4 @@ DEVICE T max(T a, T b) {
     return a < b ? b : a;
 }
 
-#undef SIM_SITE
+#undef SIM_CALLER

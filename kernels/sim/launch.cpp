@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,8 +16,16 @@ namespace sim {
 
 static Kernel* kernels;
 
-Kernel::Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site)
-    : name(name), threads(threads), argument_bytes(argument_bytes), run(run), site(site), next(kernels) {
+Kernel::Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site,
+               const unsigned char* shared_begin, const unsigned char* shared_end)
+    : name(name),
+      threads(threads),
+      argument_bytes(argument_bytes),
+      run(run),
+      site(site),
+      shared_begin(shared_begin),
+      shared_end(shared_end),
+      next(kernels) {
     kernels = this;
 }
 
@@ -46,6 +55,11 @@ class Grid {
 public:
     explicit Grid(const Launch& launch) : launch_(launch) {
         blocks_ = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+        if (launch.order == Order::random) {
+            // Below 2^32, so that products fit.
+            step_ = launch.seed * 0x9e3779b97f4a7c15ull % std::min<uint64_t>(blocks_, 1u << 31) + 1;
+            while (std::gcd(step_, blocks_) != 1) ++step_;
+        }
     }
 
     uint64_t blocks() const { return blocks_; }
@@ -54,7 +68,7 @@ public:
         auto runner = runners.take();
         runner->begin(launch_);
         for (uint64_t turn = next_++; turn < blocks_; turn = next_++) {
-            const uint64_t index = launch_.order == Order::ascending ? turn : blocks_ - 1 - turn;
+            const uint64_t index = block_of(turn);
             const uint64_t plane = uint64_t(launch_.grid.x) * launch_.grid.y;
             const Index3 block{static_cast<uint32_t>(index % launch_.grid.x),
                                static_cast<uint32_t>(index % plane / launch_.grid.x),
@@ -72,8 +86,18 @@ public:
     const std::string& error() const { return error_; }
 
 private:
+    // Which block is begun as the `turn`-th.
+    uint64_t block_of(uint64_t turn) const {
+        switch (launch_.order) {
+            case Order::ascending: return turn;
+            case Order::descending: return blocks_ - 1 - turn;
+            default: return turn * step_ % blocks_;
+        }
+    }
+
     const Launch& launch_;
     uint64_t blocks_;
+    uint64_t step_ = 1;
     std::atomic<uint64_t> next_{0};
     std::mutex mutex_;
     std::string error_;

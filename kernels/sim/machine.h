@@ -54,6 +54,8 @@ Out collective(const char* operation, Site site, const In& in, Execute execute) 
     return outputs[running.lane];
 }
 
+// Ends the launch if 16 bytes are not where they must be.
+void check_global(const void* pointer, const char* operation, Site site);
 void check_shared(const void* pointer, const char* operation, Site site);
 void copy_async(void* to_shared, const void* data);
 void copy_commit();
@@ -87,9 +89,12 @@ struct Kernel {
     size_t argument_bytes;
     void (*run)(const void* arguments);
     Site site;
+    // The file's static shared arrays, as they lie in the program; every thread of the machine has its own.
+    const unsigned char *shared_begin, *shared_end;
     Kernel* next;
 
-    Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site);
+    Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site,
+           const unsigned char* shared_begin, const unsigned char* shared_end);
 };
 
 }  // namespace sim
