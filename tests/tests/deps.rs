@@ -20,9 +20,10 @@ fn stages_depend_on_each_other_only_where_the_map_says_so() {
         ("fingerprint", vec![]),
         ("plan", vec![]),
         ("preprocess", vec![]),
-        ("augment", vec![]),
-        ("net", vec![]),
-        ("train", vec!["net", "augment"]),
+        ("kernels", vec![]),
+        ("augment", vec!["kernels"]),
+        ("net", vec!["kernels"]),
+        ("train", vec!["net", "augment", "kernels"]),
         ("infer", vec!["net", "preprocess", "postprocess"]),
         ("postprocess", vec![]),
     ]);

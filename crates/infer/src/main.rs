@@ -8,6 +8,7 @@ use artifact::previous::Previous;
 use artifact::selection::Selection;
 use clap::Parser;
 use infer::{Input, Models, Request};
+use net::DeviceArgs;
 use stage::{Common, Error, Io, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,9 +64,8 @@ struct Args {
     /// Write probabilities.npy too: f16 [class, z, y, x] on the image's grid
     #[arg(long)]
     probabilities: bool,
-    /// auto, cpu or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    on: DeviceArgs,
     /// Folder to write CASE/prediction.toml and CASE/segmentation.nii.gz into
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -137,7 +137,7 @@ fn request(args: &Args) -> Result<Request> {
         step: args.step,
         mirroring: !args.no_mirroring,
         probabilities: args.probabilities,
-        device: args.device.clone(),
+        device: args.on.clone(),
         out: args.out.clone(),
     })
 }

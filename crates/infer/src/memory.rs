@@ -4,8 +4,8 @@ use crate::ensemble::Member;
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::prepare::Prepared;
 use artifact::recipe::Averaged;
-use net::UNet;
 use net::sliding_window::Activation;
+use net::{Cpu, Device, UNet};
 use stage::{Error, Result};
 
 fn volume(shape: [usize; 3]) -> u64 {
@@ -36,8 +36,8 @@ fn of_stage(
 ) -> Result<u64> {
     let spec = &stage.ensemble.configuration.network;
     let (tiles, patch) = (stage.window.tile_batch, stage.window.patch);
-    let net =
-        UNet::memory_bytes(spec, tiles, patch, false).map_err(|e| Error::input(e.to_string()))?;
+    let net = UNet::memory_bytes(spec, &Device::Cpu(Cpu::detect()), tiles, patch, false)
+        .map_err(|e| Error::input(e.to_string()))?;
     let case = &prepared.grid(stage.ensemble.cases()).case;
     let (seen, crop) = (volume(case.case.shape), volume(case.original.cropped_shape()));
     let image = volume(case.original.geometry.shape);

@@ -6,7 +6,7 @@ use crate::prepare::{Job, Next, Prepared, prefetch};
 use crate::previous::{Given, NextStage};
 use crate::units::{self, Unit};
 use artifact::{Provenance, hash_bytes};
-use net::Device;
+use net::DeviceArgs;
 use stage::{Error, Exit, Result, Run};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub struct Request {
     pub mirroring: bool,
     /// Write probabilities too.
     pub probabilities: bool,
-    /// `auto`, `cpu`, `cuda:N`.
-    pub device: String,
+    /// What to run on.
+    pub device: DeviceArgs,
     /// Folder of the predictions.
     pub out: PathBuf,
 }
@@ -82,8 +82,7 @@ pub enum Input {
 /// If models don't fit each other or the cases, or any case failed: its own error if it's the only case, otherwise how
 /// many, after each was reported.
 pub fn run(request: &Request, run: &Run) -> Result<()> {
-    let device = Device::open(&request.device).map_err(|e| Error::usage(e.to_string()))?;
-    run.info(format!("device {}", device.describe()));
+    let device = request.device.open(run)?;
     let lineup = line_up(request)?;
     let units = find(&request.input, &lineup)?;
     let job = job(request, &lineup, run, device.kind())?;

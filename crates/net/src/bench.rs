@@ -60,11 +60,11 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
     let target =
         Array4::from_shape_simple_fn((options.batch, d, h, w), || rng.random_range(0..classes));
     let mut net = UNet::new(spec, device)?;
-    net.initialise(0);
+    net.initialise(0)?;
     let mut optimiser = paper_adam();
     let training = median(options.repetitions, || {
-        net.loss_and_gradients(image.view(), target.view(), &LossOptions::default())?;
-        net.update(&mut optimiser, 3e-4)
+        net.step(image.view(), target.view(), &LossOptions::default(), &mut optimiser, 3e-4)?;
+        Ok(())
     })?;
     let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));
     net.release_training();

@@ -1,7 +1,7 @@
 //! A network as a table: layers, shapes, parameters, work.
 
 use crate::unet::{Role, Topology, loss_weights};
-use crate::{Error, UNet};
+use crate::{Device, Error, UNet};
 use artifact::plan::Network;
 use std::fmt::Write;
 
@@ -94,11 +94,16 @@ pub(crate) fn work(layers: &[LayerInfo]) -> Work {
     Work { forward, training: 3.0 * forward - first }
 }
 
-/// The table that `nnu-net describe` prints.
+/// The table that `nnu-net describe` prints; memory is that of `device`.
 ///
 /// # Errors
 /// If the description contradicts itself.
-pub fn table(spec: &Network, batch: usize, patch: [usize; 3]) -> Result<String, Error> {
+pub fn table(
+    spec: &Network,
+    device: &Device,
+    batch: usize,
+    patch: [usize; 3],
+) -> Result<String, Error> {
     let layers = layers(spec, patch)?;
     let widest = layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(20);
     let triple = |t: [usize; 3]| format!("{}×{}×{}", t[0], t[1], t[2]);
@@ -130,7 +135,8 @@ pub fn table(spec: &Network, batch: usize, patch: [usize; 3]) -> Result<String, 
     let parameters: usize = layers.iter().map(|l| l.parameters).sum();
     let gflop = |per_sample: f64| per_sample * batch as f64 / 1e9;
     let megabytes = |training| {
-        UNet::memory_bytes(spec, batch, patch, training).map(|bytes| bytes.div_ceil(1_000_000))
+        UNet::memory_bytes(spec, device, batch, patch, training)
+            .map(|bytes| bytes.div_ceil(1_000_000))
     };
     let _ = write!(
         out,

@@ -1,6 +1,8 @@
-//! Where the network runs: today the CPU, at one of three vector widths chosen when the program starts.
+//! Where the network runs: the CPU, at one of three vector widths chosen when the program starts, or a card.
 
+use kernels::{Gpu, GpuError};
 use std::fmt;
+use std::str::FromStr;
 
 /// Vector instructions that the CPU kernels are compiled for. Higher levels include the lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,22 +74,90 @@ impl Cpu {
     }
 }
 
-/// What a network runs on.
+/// What activations and products are computed in; sums, norms' statistics, the loss and the parameters are f32 (and
+/// f64) always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// On the CPU f32; on a card activations are f32 and each product is made of three of bfloat16 halves, about
+    /// 16 bits of mantissa.
+    F32,
+    /// Activations and factors are bfloat16 (8 bits of mantissa, f32's range: no loss scaling); on a card only.
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// `auto`, `f32` or `bf16`; `auto` is `None`: what the device does best, bf16 on a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrecisionChoice(pub Option<Precision>);
+
+impl FromStr for PrecisionChoice {
+    type Err = String;
+
+    fn from_str(choice: &str) -> Result<Self, String> {
+        match choice {
+            "auto" => Ok(Self(None)),
+            "f32" => Ok(Self(Some(Precision::F32))),
+            "bf16" => Ok(Self(Some(Precision::Bf16))),
+            _ => Err("expected auto, f32 or bf16".into()),
+        }
+    }
+}
+
+/// A card and how it computes.
+#[derive(Debug, Clone)]
+pub struct Cuda {
+    gpu: Gpu,
+    /// As it was asked for: `cuda:1`.
+    name: String,
+    precision: Precision,
+}
+
+impl Cuda {
+    /// The card.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Of activations and products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+}
+
+/// What a network runs on.
+#[derive(Debug, Clone)]
 pub enum Device {
     /// See [`Cpu`].
     Cpu(Cpu),
+    /// See [`Cuda`].
+    Cuda(Cuda),
 }
 
 /// Why a device cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A GPU was asked for by name.
-    #[error("--device {0}: this build has no CUDA engine; use --device cpu")]
-    NoCuda(String),
-    /// Neither `auto`, `cpu` nor `cuda:N`.
-    #[error("--device {0}: unknown device, expected auto, cpu or cuda:N")]
+    /// A card was asked for by name.
+    #[error("--device {name}: {error}")]
+    Cuda {
+        /// As asked for.
+        name: String,
+        /// What is wrong with it.
+        error: GpuError,
+    },
+    /// Neither `auto`, `cpu`, `cuda` nor `cuda:N`.
+    #[error("--device {0}: unknown device, expected auto, cpu, cuda or cuda:N")]
     Unknown(String),
+    /// A precision that the engine lacks.
+    #[error("--precision {0}: the CPU engine computes in f32; use --precision f32 or auto")]
+    Precision(Precision),
     /// Vector instructions that this machine lacks.
     #[error("vector level {asked} is not available here; the highest is {highest}")]
     Level {
@@ -99,34 +169,90 @@ pub enum DeviceError {
 }
 
 impl Device {
-    /// Opens `auto`, `cpu` or `cuda:N`. `auto` takes the CPU, as this build has no other engine; a device asked for
-    /// by name never falls back.
+    /// Opens `auto`, `cpu`, `cuda` (the first card) or `cuda:N`, in the precision that suits it. `auto` takes the first card
+    /// if it works, else the CPU; a device asked for by name never falls back.
+    ///
+    /// # Errors
+    /// If there is no such device.
     pub fn open(choice: &str) -> Result<Self, DeviceError> {
+        Self::open_in(choice, PrecisionChoice(None)).map(|(device, _)| device)
+    }
+
+    /// As [`Device::open`], in a given precision. With `auto`, says why there is no card, if there is none.
+    ///
+    /// # Errors
+    /// If there is no such device, or it can't compute so.
+    pub fn open_in(
+        choice: &str,
+        precision: PrecisionChoice,
+    ) -> Result<(Self, Option<String>), DeviceError> {
+        let card = |name: &str, index| {
+            let precision = precision.0.unwrap_or(Precision::Bf16);
+            Gpu::cuda(index)
+                .map(|gpu| Self::Cuda(Cuda { gpu, name: name.into(), precision }))
+                .map_err(|error| DeviceError::Cuda { name: name.into(), error })
+        };
+        let cpu = || match precision.0 {
+            Some(bf16 @ Precision::Bf16) => Err(DeviceError::Precision(bf16)),
+            _ => Ok(Self::Cpu(Cpu::detect())),
+        };
         match choice {
-            "auto" | "cpu" => Ok(Self::Cpu(Cpu::detect())),
-            _ if choice == "cuda" || choice.starts_with("cuda:") => {
-                Err(DeviceError::NoCuda(choice.into()))
-            }
-            _ => Err(DeviceError::Unknown(choice.into())),
+            "cpu" => Ok((cpu()?, None)),
+            "auto" => match card("cuda:0", 0) {
+                Ok(device) => Ok((device, None)),
+                Err(DeviceError::Cuda { error, .. }) => Ok((cpu()?, Some(error.to_string()))),
+                Err(error) => Err(error),
+            },
+            "cuda" => Ok((card("cuda:0", 0)?, None)),
+            #[cfg(feature = "sim")]
+            "sim" => Ok((Self::sim(precision.0.unwrap_or(Precision::Bf16)), None)),
+            _ => match choice.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(index)) => Ok((card(choice, index)?, None)),
+                _ => Err(DeviceError::Unknown(choice.into())),
+            },
         }
     }
 
-    /// For the log: engine, vector level, threads.
+    /// The CUDA engine on the simulator: the same kernels and the same calls, on the CPU, for tests.
+    #[cfg(feature = "sim")]
+    pub fn sim(precision: Precision) -> Self {
+        Self::on(Gpu::sim(kernels::SimOptions::default()), "sim", precision)
+    }
+
+    /// A card that was opened elsewhere.
+    pub fn on(gpu: Gpu, name: &str, precision: Precision) -> Self {
+        Self::Cuda(Cuda { gpu, name: name.into(), precision })
+    }
+
+    /// For the log: engine, vector level and threads, or card, and precision.
     pub fn describe(&self) -> String {
-        let Self::Cpu(cpu) = self;
-        let threads = rayon::current_num_threads();
-        format!("cpu ({}, {threads} thread{})", cpu.level, if threads == 1 { "" } else { "s" })
+        match self {
+            Self::Cpu(cpu) => {
+                let threads = rayon::current_num_threads();
+                let s = if threads == 1 { "" } else { "s" };
+                format!("cpu ({}, {threads} thread{s}), f32", cpu.level)
+            }
+            Self::Cuda(cuda) => {
+                format!("{} ({}), {}", cuda.name, cuda.gpu.card().name, cuda.precision)
+            }
+        }
     }
 
-    /// For records: the engine that decides the bytes.
+    /// For records: what decides the bytes.
     pub fn kind(&self) -> &'static str {
-        let Self::Cpu(_) = self;
-        "cpu"
+        match (self, self.precision()) {
+            (Self::Cpu(_), _) => "cpu",
+            (Self::Cuda(_), Precision::F32) => "cuda f32",
+            (Self::Cuda(_), Precision::Bf16) => "cuda bf16",
+        }
     }
 
-    pub(crate) fn level(&self) -> SimdLevel {
-        let Self::Cpu(cpu) = self;
-        cpu.level
+    /// Of activations and products.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Cpu(_) => Precision::F32,
+            Self::Cuda(cuda) => cuda.precision,
+        }
     }
 }
 
@@ -137,9 +263,19 @@ mod tests {
     #[test]
     fn devices_open_by_name_and_never_fall_back() {
         assert!(Device::open("auto").is_ok() && Device::open("cpu").is_ok());
-        let cuda = Device::open("cuda:0").unwrap_err().to_string();
-        assert_eq!(cuda, "--device cuda:0: this build has no CUDA engine; use --device cpu");
-        let unknown = Device::open("gpu").unwrap_err().to_string();
-        assert_eq!(unknown, "--device gpu: unknown device, expected auto, cpu or cuda:N");
+        // No machine has so many cards, and many have none.
+        let cuda = Device::open("cuda:99").unwrap_err().to_string();
+        assert!(cuda.starts_with("--device cuda:99: ") && cuda.contains("--device cpu"), "{cuda}");
+        for unknown in ["gpu", "cuda:", "cuda:x", "cuda:-1"] {
+            let error = Device::open(unknown).unwrap_err().to_string();
+            let expected =
+                format!("--device {unknown}: unknown device, expected auto, cpu, cuda or cuda:N");
+            assert_eq!(error, expected);
+        }
+        let half = Device::open_in("cpu", "bf16".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(
+            half,
+            "--precision bf16: the CPU engine computes in f32; use --precision f32 or auto"
+        );
     }
 }

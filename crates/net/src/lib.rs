@@ -7,12 +7,14 @@
 //! All convolutions, transposed convolutions and heads, forward and backward, are three operations between a large
 //! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
 
+mod args;
 mod bench;
 pub mod checkpoint;
 mod cpu;
 mod cuda;
 pub mod describe;
 mod device;
+mod engine;
 mod error;
 mod loss;
 mod ops;
@@ -24,8 +26,9 @@ mod tensor;
 mod unet;
 pub mod weights;
 
+pub use args::DeviceArgs;
 pub use bench::{BenchOptions, Seconds, Timing, bench, paper_adam};
-pub use device::{Cpu, Device, DeviceError, SimdLevel};
+pub use device::{Cpu, Cuda, Device, DeviceError, Precision, PrecisionChoice, SimdLevel};
 pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions, Outputs, Targets};
 pub use optimiser::{AdamOptions, Optimiser, SgdOptions};

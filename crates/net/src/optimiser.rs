@@ -86,9 +86,12 @@ impl Optimiser {
 
     /// The state by name, `first_moment.encoder.0.conv.0.weight` and so on, each with its parameter's shape; empty
     /// before the first step. With [`Optimiser::steps`], all that [`Optimiser::restore`] needs to go on bit by bit.
-    pub fn state(&self) -> Vec<(String, ArrayD<f32>)> {
+    ///
+    /// # Errors
+    /// If it lies on a card that fails.
+    pub fn state(&self) -> Result<Vec<(String, ArrayD<f32>)>, Error> {
         let moments = self.rule.moments().iter().zip(&self.moments);
-        moments.flat_map(|(name, values)| named(&self.prefixed(name), values)).collect()
+        Ok(moments.flat_map(|(name, values)| named(&self.prefixed(name), values)).collect())
     }
 
     /// Takes over a state; its names and shapes must be those of a state of this rule, and the next step checks them
@@ -126,26 +129,25 @@ impl Optimiser {
         self.parameters.iter().map(rename).collect()
     }
 
-    /// One step; `gradient` is clipped in place.
-    pub(crate) fn step(
-        &mut self,
-        parameters: &[Parameter],
-        values: &mut [f32],
-        gradient: &mut [f32],
-        learning_rate: f64,
-    ) -> Result<(), Error> {
+    /// Readies the state for these parameters and counts a step.
+    pub(crate) fn begin(&mut self, parameters: &[Parameter]) -> Result<(), Error> {
         if self.moments.is_empty() {
+            let length = parameters.last().map_or(0, |p| p.range.end);
             self.parameters = parameters.to_vec();
-            self.moments = vec![vec![0.0; values.len()]; self.rule.moments().len()];
+            self.moments = vec![vec![0.0; length]; self.rule.moments().len()];
         }
         self.check(parameters)?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The step that was begun; `gradient` is clipped in place.
+    pub(crate) fn step(&mut self, values: &mut [f32], gradient: &mut [f32], learning_rate: f64) {
         if let Some(limit) = self.clip_norm {
             clip(gradient, limit);
         }
-        self.steps += 1;
         let first = self.steps == 1;
-        let moments = &mut self.moments[..];
-        match (self.rule, moments) {
+        match (self.rule, &mut self.moments[..]) {
             (Rule::Adam(rule), [m, v]) => {
                 adam(&rule, self.steps, learning_rate, values, gradient, m, v, None);
             }
@@ -157,7 +159,11 @@ impl Optimiser {
             }
             _ => unreachable!("as many moments as the rule names"),
         }
-        Ok(())
+    }
+
+    /// All of the rule that a recorded step has built in.
+    pub(crate) fn recorded_as(&self) -> String {
+        format!("{:?} {:?}", self.rule, self.clip_norm)
     }
 
     fn check(&self, parameters: &[Parameter]) -> Result<(), Error> {

@@ -49,7 +49,7 @@ fn adam(clip: Option<f64>) -> Optimiser {
 
 fn started(device: &Device) -> UNet {
     let mut net = UNet::new(&network(), device).expect("a valid call");
-    net.initialise(7);
+    net.initialise(7).unwrap();
     net
 }
 
@@ -73,12 +73,12 @@ fn any_number_of_threads_gives_the_same_bytes() {
             pool.install(|| {
                 let device = Device::Cpu(Cpu::with_level(level).unwrap());
                 let mut net = UNet::new(&spec, &device).unwrap();
-                net.initialise(7);
+                net.initialise(7).unwrap();
                 let mut optimiser = adam(Some(1.0));
                 step(&mut net, &mut optimiser);
                 step(&mut net, &mut optimiser);
                 let logits = net.forward(data().0.view()).unwrap();
-                (bits(&net.parameters()), logits)
+                (bits(&net.parameters().unwrap()), logits)
             })
         };
         let one = run(1);
@@ -96,7 +96,8 @@ fn a_restored_optimiser_goes_on_bit_by_bit() {
         let (mut net, mut optimiser) = (started(&device), make(sgd));
         step(&mut net, &mut optimiser);
         step(&mut net, &mut optimiser);
-        let (parameters, state, steps) = (net.parameters(), optimiser.state(), optimiser.steps());
+        let (parameters, state, steps) =
+            (net.parameters().unwrap(), optimiser.state().unwrap(), optimiser.steps());
         assert_eq!(steps, 2);
         step(&mut net, &mut optimiser);
         let mut resumed = UNet::new(&network(), &device).unwrap();
@@ -104,8 +105,8 @@ fn a_restored_optimiser_goes_on_bit_by_bit() {
         let mut restored = make(sgd);
         restored.restore(steps, &state).unwrap();
         step(&mut resumed, &mut restored);
-        assert_eq!(bits(&net.parameters()), bits(&resumed.parameters()));
-        assert_eq!(bits(&optimiser.state()), bits(&restored.state()));
+        assert_eq!(bits(&net.parameters().unwrap()), bits(&resumed.parameters().unwrap()));
+        assert_eq!(bits(&optimiser.state().unwrap()), bits(&restored.state().unwrap()));
         let mut lacking = state.clone();
         lacking.pop();
         // SGD has one number per parameter: only the network can tell that one is missing.
@@ -120,12 +121,12 @@ fn gradients_are_clipped_to_a_joint_norm() {
     let device = Device::open("cpu").unwrap();
     let sgd = SgdOptions { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
     let (mut net, limit) = (started(&device), 1e-3);
-    let before = net.parameters();
+    let before = net.parameters().unwrap();
     step(&mut net, &mut Optimiser::sgd(sgd, Some(limit)));
     // SGD without momentum moves by rate × clipped gradient; the step helper's rate is 1e-3.
     let moved: f64 = before
         .iter()
-        .zip(net.parameters())
+        .zip(net.parameters().unwrap())
         .flat_map(|((_, a), (_, b))| (a - &b).into_iter().collect::<Vec<_>>())
         .map(|d| (f64::from(d) / 1e-3).powi(2))
         .sum::<f64>()
@@ -138,10 +139,10 @@ fn gradients_are_clipped_to_a_joint_norm() {
 fn initialisation_depends_on_seed_and_name_only() {
     let device = Device::open("cpu").unwrap();
     let (net, mut other) = (started(&device), started(&device));
-    assert_eq!(bits(&net.parameters()), bits(&other.parameters()));
-    other.initialise(8);
-    assert_ne!(bits(&net.parameters()), bits(&other.parameters()));
-    for (name, array) in net.parameters() {
+    assert_eq!(bits(&net.parameters().unwrap()), bits(&other.parameters().unwrap()));
+    other.initialise(8).unwrap();
+    assert_ne!(bits(&net.parameters().unwrap()), bits(&other.parameters().unwrap()));
+    for (name, array) in net.parameters().unwrap() {
         let values: Vec<f64> = array.iter().map(|v| f64::from(*v)).collect();
         let n = values.len() as f64;
         if array.ndim() == 5 {
@@ -163,9 +164,10 @@ fn initialisation_depends_on_seed_and_name_only() {
 fn a_residual_block_begins_as_its_skip() {
     let device = Device::open("cpu").unwrap();
     let mut net = UNet::new(&residual(), &device).unwrap();
-    net.initialise(7);
+    net.initialise(7).unwrap();
     let scales: Vec<(String, f32)> = net
         .parameters()
+        .unwrap()
         .into_iter()
         .filter(|(name, _)| name.contains("norm") && name.ends_with("weight"))
         .map(|(name, array)| (name, array.iter().sum::<f32>() / array.len() as f32))
@@ -177,9 +179,9 @@ fn a_residual_block_begins_as_its_skip() {
         assert_eq!(scale, if last { 0.0 } else { 1.0 }, "{name}");
     }
     let expected = "encoder.1.block.0.skip.conv.weight";
-    assert!(net.parameters().iter().any(|(name, _)| name == expected), "{expected}");
+    assert!(net.parameters().unwrap().iter().any(|(name, _)| name == expected), "{expected}");
     let bias = "encoder.1.block.0.skip.conv.bias";
-    assert!(net.parameters().iter().all(|(name, _)| name != bias), "{bias}");
+    assert!(net.parameters().unwrap().iter().all(|(name, _)| name != bias), "{bias}");
 }
 
 #[test]
@@ -215,19 +217,19 @@ fn weights_survive_a_file_and_are_checked() {
     let net = started(&device);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.npz");
-    let bytes = weights::to_npz(&net.parameters());
-    assert_eq!(bytes, weights::to_npz(&started(&device).parameters()), "same bytes");
+    let bytes = weights::to_npz(&net.parameters().unwrap());
+    assert_eq!(bytes, weights::to_npz(&started(&device).parameters().unwrap()), "same bytes");
     artifact::Commit::file(&path, &bytes).unwrap();
     let named = weights::read_npz(&path).unwrap();
     let mut read = UNet::new(&network(), &device).unwrap();
     read.set_parameters(&named).unwrap();
-    assert_eq!(bits(&net.parameters()), bits(&read.parameters()));
+    assert_eq!(bits(&net.parameters().unwrap()), bits(&read.parameters().unwrap()));
 
     let message = |named: &[(String, ArrayD<f32>)]| {
         let mut net = UNet::new(&network(), &device).unwrap();
         net.set_parameters(named).unwrap_err().to_string()
     };
-    let all = net.parameters();
+    let all = net.parameters().unwrap();
     assert_eq!(message(&all[1..]), "tensor encoder.0.conv.0.weight: missing");
     let mut extra = all.clone();
     extra.push(("head".into(), ArrayD::zeros(vec![1])));

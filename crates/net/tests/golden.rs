@@ -139,7 +139,7 @@ impl Golden {
         let mut net = UNet::new(&self.network, &device).expect("network");
         let named = |name: &str| (name.into(), self.arrays[&format!("parameter/{name}")].clone());
         let named: Vec<(String, ArrayD<f32>)> =
-            net.parameters().iter().map(|(name, _)| named(name)).collect();
+            net.parameters().unwrap().iter().map(|(name, _)| named(name)).collect();
         net.set_parameters(&named).expect("parameters");
         net
     }
@@ -198,7 +198,7 @@ fn networks_match_pytorch() {
                 let expected = [0, 1, 2].map(|i| counts[[c, i]] as u64);
                 assert_eq!(found, expected, "{name}: counts of class {c}");
             }
-            for (tensor, found) in net.gradients() {
+            for (tensor, found) in net.gradients().unwrap() {
                 let expected = &golden.arrays[&format!("gradient/{tensor}")];
                 assert_eq!(found.shape(), expected.shape(), "{tensor}");
                 assert_near(&format!("{name}: {tensor}"), &flat(&found), &flat(expected));

@@ -8,7 +8,7 @@ use artifact::plan::Plan;
 use artifact::previous::Previous;
 use artifact::splits::Splits;
 use clap::Parser;
-use net::Device;
+use net::DeviceArgs;
 use stage::{Command, Common, Error, Io, Run, Seed};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,12 +52,8 @@ struct Args {
     /// Don't predict the validation cases in full at the end
     #[arg(long)]
     no_validation: bool,
-    /// auto, cpu or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// Number format of the arithmetic
-    #[arg(long, value_name = "P", default_value = "auto", value_parser = ["auto", "f32"])]
-    precision: String,
+    #[command(flatten)]
+    on: DeviceArgs,
     /// Folder of the model
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -103,8 +99,7 @@ fn main() -> ExitCode {
 }
 
 fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
-    let device = Device::open(&args.device).map_err(|e| Error::usage(e.to_string()))?;
-    run.info(format!("device {}, f32", device.describe()));
+    let device = args.on.open(run)?;
     let inputs = Inputs::load(request, run.provenance(), device.kind())?;
     let record = args.out.join("model.toml");
     if run.up_to_date::<Model>(&record, &inputs.provenance) {
@@ -131,7 +126,7 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
         fold: args.fold,
         epochs: outcome.epochs.len(),
         ended_by: outcome.ended_by,
-        precision: "f32".into(),
+        precision: device.precision().to_string(),
         validation: inputs.fold.validation.clone(),
         validation_dice,
     })?;

@@ -70,7 +70,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self, Error> {
         let recipe = &inputs.plan.recipe;
         let mut net = UNet::new(&inputs.configuration.network, device).map_err(net_error)?;
-        net.initialise(seed);
+        net.initialise(seed).map_err(net_error)?;
         let schedule = Schedule::new(&recipe.schedule, recipe.optimiser.learning_rate);
         let state = schedule.begin();
         let mut trainer = Self {
@@ -148,9 +148,10 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self) -> Result<(), Error> {
         let mut arrays = Named::new();
-        arrays.extend(self.net.parameters().into_iter().map(|(n, a)| (format!("weights/{n}"), a)));
-        arrays
-            .extend(self.optimiser.state().into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
+        let weights = self.net.parameters().map_err(net_error)?;
+        arrays.extend(weights.into_iter().map(|(n, a)| (format!("weights/{n}"), a)));
+        let state = self.optimiser.state().map_err(net_error)?;
+        arrays.extend(state.into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
         let position = Position {
             training: self.inputs.training.clone(),
             state: state_name(self.epochs.len(), self.iteration),
@@ -235,9 +236,10 @@ impl<'a> Trainer<'a> {
         while self.iteration < iterations {
             let (image, label) = feed.take()?;
             self.check_batch(&image, label.view())?;
+            let optimiser = &mut self.optimiser;
             let loss = self
                 .net
-                .loss_and_gradients(image.view(), label.view(), &self.loss)
+                .step(image.view(), label.view(), &self.loss, optimiser, rate)
                 .map_err(net_error)?;
             if !loss.total.is_finite() {
                 return Err(Error::failed(format!(
@@ -246,7 +248,6 @@ impl<'a> Trainer<'a> {
                 ))
                 .hint("plan again with a lower optimiser.learning_rate or with optimiser.clip_norm=12"));
             }
-            self.net.update(&mut self.optimiser, rate).map_err(net_error)?;
             self.loss_sum += loss.total;
             self.iteration += 1;
             bar.add(1);
@@ -406,7 +407,7 @@ impl<'a> Trainer<'a> {
     /// If it can't be written.
     pub fn finish(self, info: ModelInfo) -> Result<(), Error> {
         let mut commit = Commit::begin(&self.out.join("model.toml"))?;
-        commit.bytes(model::WEIGHTS, &npz::encode(&self.net.parameters()))?;
+        commit.bytes(model::WEIGHTS, &npz::encode(&self.net.parameters().map_err(net_error)?))?;
         commit.bytes(model::PLAN, &self.inputs.plan_bytes)?;
         commit.bytes(model::HISTORY, self.history()?.as_bytes())?;
         commit.bytes(model::PROGRESS, &self.curves())?;

@@ -175,7 +175,7 @@ impl World {
         let device = Device::open("cpu").unwrap();
         let network = &plan.configurations[configuration].network;
         let mut net = UNet::new(network, &device).unwrap();
-        net.initialise(fold as u64 + 10);
+        net.initialise(fold as u64 + 10).unwrap();
         let record = self.path(name).join("model.toml");
         Commit::begin(&self.path(name).join(PLAN))
             .unwrap()
@@ -183,7 +183,7 @@ impl World {
             .unwrap();
         let plan_bytes = self.bytes(&format!("{name}/{PLAN}"));
         let mut commit = Commit::begin(&record).unwrap();
-        commit.bytes(WEIGHTS, &artifact::npz::encode(&net.parameters())).unwrap();
+        commit.bytes(WEIGHTS, &artifact::npz::encode(&net.parameters().unwrap())).unwrap();
         commit.bytes(PLAN, &plan_bytes).unwrap();
         let info = ModelInfo {
             configuration: configuration.into(),

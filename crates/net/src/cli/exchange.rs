@@ -249,7 +249,7 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
         history: &source.history.epochs,
         mirror_axes: if plan.recipe.inference.mirroring { &mirror_axes } else { &[] },
     };
-    let bytes = checkpoint::encode(&net.parameters(), &export).map_err(at)?;
+    let bytes = checkpoint::encode(&net.parameters().map_err(at)?, &export).map_err(at)?;
     Commit::file(&args.out, &bytes)?;
     run.info(format!("wrote {}", args.out.display()));
     Ok(())

@@ -7,6 +7,7 @@ use artifact::Record;
 use artifact::plan::{Encoder, Network, Plan};
 use clap::{Parser, Subcommand};
 pub use exchange::{Export, Import, export, import};
+use net::DeviceArgs;
 use stage::{Common, Error, Result, Seed};
 use std::path::PathBuf;
 pub use tasks::{bench, describe, forward, init};
@@ -174,6 +175,8 @@ pub struct Describe {
     #[command(flatten)]
     pub which: Which,
     #[command(flatten)]
+    pub on: DeviceArgs,
+    #[command(flatten)]
     pub common: Common,
 }
 
@@ -205,9 +208,8 @@ pub struct Forward {
     /// Where the logits go, f32 [class, z, y, x]
     #[arg(long, value_name = "LOGITS.npy")]
     pub out: PathBuf,
-    /// auto, cpu or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: String,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     #[command(flatten)]
     pub common: Common,
 }
@@ -220,9 +222,8 @@ pub struct Bench {
     /// Timed repetitions; the median counts
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub repetitions: usize,
-    /// auto, cpu or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: String,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     #[command(flatten)]
     pub common: Common,
 }

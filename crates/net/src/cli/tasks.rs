@@ -14,16 +14,11 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::failed(error.to_string())
 }
 
-fn open_device(choice: &str, run: &Run) -> Result<Device> {
-    let device = Device::open(choice).map_err(|e| Error::usage(e.to_string()))?;
-    run.info(format!("device: {}", device.describe()));
-    Ok(device)
-}
-
 /// Prints the table.
-pub fn describe(args: &Describe, _: &Run) -> Result<()> {
+pub fn describe(args: &Describe, run: &Run) -> Result<()> {
     let Chosen { network, batch, patch } = args.which.open()?;
-    println!("{}", net::describe::table(&network, batch, patch).map_err(failed)?);
+    let device = args.on.open(run)?;
+    println!("{}", net::describe::table(&network, &device, batch, patch).map_err(failed)?);
     Ok(())
 }
 
@@ -32,8 +27,8 @@ pub fn init(args: &Init, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
     let device = Device::open("cpu").map_err(failed)?;
     let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
-    net.initialise(args.seed.seed);
-    Commit::file(&args.out, &weights::to_npz(&net.parameters()))?;
+    net.initialise(args.seed.seed).map_err(failed)?;
+    Commit::file(&args.out, &weights::to_npz(&net.parameters().map_err(failed)?))?;
     run.info(format!("wrote {}", args.out.display()));
     Ok(())
 }
@@ -41,7 +36,7 @@ pub fn init(args: &Init, run: &Run) -> Result<()> {
 /// One patch through the network.
 pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
-    let device = open_device(&args.device, run)?;
+    let device = args.on.open(run)?;
     let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
     let named = weights::read_npz(&args.weights)?;
     let at =
@@ -57,7 +52,7 @@ pub fn forward(args: &Forward, run: &Run) -> Result<()> {
 /// Prints seconds and rates.
 pub fn bench(args: &Bench, run: &Run) -> Result<()> {
     let Chosen { network, batch, patch } = args.which.open()?;
-    let device = open_device(&args.device, run)?;
+    let device = args.on.open(run)?;
     let options = BenchOptions { batch, patch, repetitions: args.repetitions };
     let t = net::bench(&network, &device, &options).map_err(failed)?;
     for (what, seconds, flops) in [

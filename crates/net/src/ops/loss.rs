@@ -21,7 +21,7 @@ pub(super) struct Sums {
 }
 
 /// The terms of one resolution.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Terms {
     pub dice: f64,
     pub cross_entropy: f64,

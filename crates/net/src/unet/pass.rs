@@ -1,17 +1,16 @@
 //! Forward and backward pass, layer by layer.
 
-use super::topology::{Role, Topology};
+use super::Passes;
+use super::topology::{Role, Topology, loss_weights};
 use super::workspace::{Stage, Workspace};
-use super::{Engine, Weights};
-
-use crate::ops::instance_norm;
-use crate::ops::linear::{bias_gradient, gather, outer, scatter};
-use crate::tensor::Tensor;
+use crate::engine::Engine;
+use crate::loss::LossOptions;
+use artifact::plan::Network;
 use std::mem::take;
 
-impl Engine {
+impl<E: Engine> Passes<E> {
     /// From `ws.input` to the logits of every head that the workspace has a place for.
-    pub(super) fn forward(&self, weights: &Weights, ws: &mut Workspace) {
+    pub(super) fn forward(&self, weights: &E::Weights, ws: &mut Workspace<E>) {
         if self.topology.residual() {
             self.encode_residual(weights, ws);
         } else {
@@ -22,33 +21,31 @@ impl Engine {
         }
     }
 
-    fn encode_plain(&self, weights: &Weights, ws: &mut Workspace) {
+    fn encode_plain(&self, weights: &E::Weights, ws: &mut Workspace<E>) {
         let t = &self.topology;
         for s in 0..t.encoder.len() {
             for i in 0..t.encoder[s].len() {
                 let mut a = take(&mut ws.stages[s].a[i % 2]);
                 let mut y = ws.stages[s].y.get_mut(i).map(take);
                 let source = match (i, s) {
-                    (0, 0) => &ws.input,
+                    (0, 0) => E::image(&ws.input),
                     (0, _) => &ws.stages[s - 1].a[t.skip(s - 1)],
                     _ => &ws.stages[s].a[(i + 1) % 2],
                 };
-                let sums = &mut ws.sums;
                 let moments = &mut ws.moments[t.encoder[s][i]];
-                self.block(weights, t.encoder[s][i], &[source], y.as_mut(), &mut a, sums, moments);
+                let (layer, scratch) = (t.encoder[s][i], &mut ws.scratch);
+                self.block(weights, layer, &[source], y.as_mut(), &mut a, scratch, moments);
                 give_back(&mut ws.stages[s], i, y, i % 2, a);
             }
         }
     }
 
     /// One decoder step: up, concatenate, convolve, head.
-    fn decode(&self, weights: &Weights, ws: &mut Workspace, s: usize) {
+    fn decode(&self, weights: &E::Weights, ws: &mut Workspace<E>, s: usize) {
         let t = &self.topology;
         let mut up = take(&mut ws.stages[s].up);
         let below = ws.stages[s + 1].below(t, s + 1);
-        let (layer, packed) = (&t.layers[t.up[s]], &weights.forward[t.up[s]]);
-        let bias = Some(&weights.bias[t.up[s]][..]);
-        scatter(self.level, &layer.geometry, below, packed, bias, &mut [&mut up], false);
+        self.engine.up(weights, &t.layers[t.up[s]], below, &mut up);
         ws.stages[s].up = up;
         let convs = t.encoder[s].len();
         for (i, &layer) in t.decoder[s].iter().enumerate() {
@@ -60,27 +57,25 @@ impl Engine {
             let both = [&stage.up, from];
             let source = if i == 0 { &both[..] } else { &both[1..] };
             let moments = &mut ws.moments[layer];
-            self.block(weights, layer, source, y.as_mut(), &mut a, &mut ws.sums, moments);
+            self.block(weights, layer, source, y.as_mut(), &mut a, &mut ws.scratch, moments);
             give_back(stage, convs + i, y, to, a);
         }
         let stage = &mut ws.stages[s];
         if let Some(logits) = &mut stage.logits {
-            let (layer, packed) = (&t.layers[t.head[s]], &weights.forward[t.head[s]]);
-            let (a, bias) = (&stage.a[t.last(s)], Some(&weights.bias[t.head[s]][..]));
-            gather(self.level, &layer.geometry, &[a], packed, bias, logits, false);
+            self.engine.head(weights, &t.layers[t.head[s]], &stage.a[t.last(s)], logits);
         }
     }
 
     /// Convolution, norm, leaky ReLU. Without `y` the convolution writes to `a` and the norm works in place.
     pub(super) fn block(
         &self,
-        weights: &Weights,
+        weights: &E::Weights,
         layer: usize,
-        source: &[&Tensor],
-        y: Option<&mut Tensor>,
-        a: &mut Tensor,
-        sums: &mut [instance_norm::PlaneSums],
-        moments: &mut [instance_norm::Moments],
+        source: &[&E::Tensor],
+        y: Option<&mut E::Tensor>,
+        a: &mut E::Tensor,
+        scratch: &mut E::Scratch,
+        moments: &mut E::Moments,
     ) {
         let slope = self.slope(layer);
         let mut y = y;
@@ -88,8 +83,9 @@ impl Engine {
             Some(y) => y,
             None => &mut *a,
         };
-        self.convolve(weights, layer, source, out, sums, moments);
-        instance_norm::apply(self.level, y.as_deref(), moments, slope, a);
+        let layer = &self.topology.layers[layer];
+        self.engine.convolve(weights, layer, source, out, scratch, moments);
+        self.engine.normalise(y.as_deref(), moments, slope, a);
     }
 
     /// Of the leaky ReLU behind a layer's norm: on the skip of a residual block there is none, which is a slope of 1.
@@ -98,27 +94,31 @@ impl Engine {
         if skip { 1.0 } else { self.negative_slope }
     }
 
-    /// Convolution, and the statistics of its output.
-    pub(super) fn convolve(
+    /// The losses at the heads; with `gradients` the logits' gradients.
+    pub(super) fn losses(
         &self,
-        weights: &Weights,
-        layer: usize,
-        source: &[&Tensor],
-        out: &mut Tensor,
-        sums: &mut [instance_norm::PlaneSums],
-        moments: &mut [instance_norm::Moments],
+        spec: &Network,
+        ws: &mut Workspace<E>,
+        options: &LossOptions,
+        gradients: bool,
     ) {
-        let (l, packed) = (&self.topology.layers[layer], &weights.forward[layer]);
-        let bias = (!l.bias.is_empty()).then_some(&weights.bias[layer][..]);
-        let (gamma, beta) = (&weights.values[l.gamma.clone()], &weights.values[l.beta.clone()]);
-        gather(self.level, &l.geometry, source, packed, bias, out, false);
-        instance_norm::moments(self.level, out, gamma, beta, self.norm_epsilon, sums, moments);
+        for (stage, weight) in ws.stages.iter_mut().zip(loss_weights(spec)) {
+            if let Some(logits) = &mut stage.logits {
+                self.engine.set_target(&ws.input, logits);
+                self.engine.loss(logits, options, gradients.then_some(weight));
+            }
+        }
     }
 
     /// From the gradients in the heads' logits to the gradients of all parameters.
-    pub(super) fn backward(&self, weights: &Weights, ws: &mut Workspace, gradient: &mut [f32]) {
+    pub(super) fn backward(
+        &self,
+        weights: &E::Weights,
+        ws: &mut Workspace<E>,
+        gradient: &mut E::Vector,
+    ) {
         let t = &self.topology;
-        gradient.fill(0.0);
+        self.engine.clear(gradient);
         let last = t.decoder.len();
         for s in 0..=last {
             self.enter_stage(weights, ws, s, gradient);
@@ -137,42 +137,45 @@ impl Engine {
 
     /// Turns the last activation of a stage's decoder into its gradient, which comes from the transposed convolution
     /// above and from the stage's own head.
-    fn enter_stage(&self, weights: &Weights, ws: &mut Workspace, s: usize, gradient: &mut [f32]) {
+    fn enter_stage(
+        &self,
+        weights: &E::Weights,
+        ws: &mut Workspace<E>,
+        s: usize,
+        gradient: &mut E::Vector,
+    ) {
         let t = &self.topology;
         let (above, stages) = ws.stages.split_at_mut(s);
         let (stage, scratch) = (&mut stages[0], &mut ws.scratch);
+        let engine = &self.engine;
         if let Some(above) = above.last() {
             let (layer, below) = (&t.layers[t.up[s - 1]], stage.below(t, s));
-            let weight = &mut gradient[layer.weight.clone()];
-            outer(self.level, &layer.geometry, &[&above.up], below, scratch, weight);
-            bias_gradient(&above.up, &mut gradient[layer.bias.clone()]);
+            engine.weights_backward(layer, &[&above.up], below, scratch, gradient);
+            engine.bias_backward(layer, &above.up, gradient);
         }
         let a = &mut stage.a[t.last(s)];
-        let logits = stage.logits.as_ref();
-        if let Some(logits) = logits {
+        let dy = stage.logits.as_ref().map(E::logits_gradient);
+        if let Some(dy) = dy {
             let layer = &t.layers[t.head[s]];
-            let weight = &mut gradient[layer.weight.clone()];
-            outer(self.level, &layer.geometry, &[a], logits, scratch, weight);
-            bias_gradient(logits, &mut gradient[layer.bias.clone()]);
+            engine.weights_backward(layer, &[a], dy, scratch, gradient);
+            engine.bias_backward(layer, dy, gradient);
         }
         if let Some(above) = above.last() {
-            let (layer, packed) = (&t.layers[t.up[s - 1]], &weights.backward[t.up[s - 1]]);
-            gather(self.level, &layer.geometry, &[&above.up], packed, None, a, false);
+            engine.up_backward(weights, &t.layers[t.up[s - 1]], &above.up, a);
         }
-        if let Some(logits) = logits {
-            let (layer, packed) = (&t.layers[t.head[s]], &weights.backward[t.head[s]]);
+        if let Some(dy) = dy {
             let add = !above.is_empty();
-            scatter(self.level, &layer.geometry, logits, packed, None, &mut [a], add);
+            engine.input_backward(weights, &t.layers[t.head[s]], dy, &mut [a], add);
         }
     }
 
     /// Ends with the gradient of the upsampled tensor in `up` and that of the skip connection in its buffer.
     fn decoder_backward(
         &self,
-        weights: &Weights,
-        ws: &mut Workspace,
+        weights: &E::Weights,
+        ws: &mut Workspace<E>,
         s: usize,
-        gradient: &mut [f32],
+        gradient: &mut E::Vector,
     ) {
         let t = &self.topology;
         let (convs, mut current) = (t.encoder[s].len(), t.last(s));
@@ -188,15 +191,14 @@ impl Engine {
             let Stage { a, up, out, .. } = &mut ws.stages[s];
             let [a0, a1] = a;
             let (dy, da) = if current == 0 { (a0, a1) } else { (a1, a0) };
-            let (layer, packed) = (&t.layers[t.decoder[s][i]], &weights.backward[t.decoder[s][i]]);
-            let weight = &mut gradient[layer.weight.clone()];
+            let layer = &t.layers[t.decoder[s][i]];
             let input = out.last().filter(|_| kept).unwrap_or(da);
             let both = [&*up, input];
             let views = if i == 0 { &both[..] } else { &both[1..] };
-            outer(self.level, &layer.geometry, views, dy, &mut ws.scratch, weight);
+            self.engine.weights_backward(layer, views, dy, &mut ws.scratch, gradient);
             let mut both = [up, da];
             let views = if i == 0 { &mut both[..] } else { &mut both[1..] };
-            scatter(self.level, &layer.geometry, dy, packed, None, views, false);
+            self.engine.input_backward(weights, layer, dy, views, false);
             current = 1 - current;
         }
     }
@@ -204,21 +206,26 @@ impl Engine {
     /// From the gradient of the skip connection down to the stage's first convolution, and into the stage above.
     fn encoder_backward(
         &self,
-        weights: &Weights,
-        ws: &mut Workspace,
+        weights: &E::Weights,
+        ws: &mut Workspace<E>,
         s: usize,
-        gradient: &mut [f32],
+        gradient: &mut E::Vector,
     ) {
         let t = &self.topology;
         let mut current = t.skip(s);
         for i in (0..t.encoder[s].len()).rev() {
             let index = t.encoder[s][i];
-            let (layer, packed) = (&t.layers[index], &weights.backward[index]);
+            let (engine, layer) = (&self.engine, &t.layers[index]);
             self.norm_backward(ws, s, i, index, current, gradient);
-            let weight = &mut gradient[layer.weight.clone()];
             if i == 0 && s == 0 {
                 let dy = &ws.stages[0].a[current];
-                outer(self.level, &layer.geometry, &[&ws.input], dy, &mut ws.scratch, weight);
+                engine.weights_backward(
+                    layer,
+                    &[E::image(&ws.input)],
+                    dy,
+                    &mut ws.scratch,
+                    gradient,
+                );
             } else if i == 0 {
                 // The skip buffer above holds its gradient by now; its activation is made again beside it.
                 let (skip, convs) = (t.skip(s - 1), t.encoder[s - 1].len());
@@ -226,16 +233,16 @@ impl Engine {
                 let (above, stages) = ws.stages.split_at_mut(s);
                 let above = &mut above[s - 1];
                 let (dy, input) = (&stages[0].a[current], &above.a[1 - skip]);
-                outer(self.level, &layer.geometry, &[input], dy, &mut ws.scratch, weight);
+                engine.weights_backward(layer, &[input], dy, &mut ws.scratch, gradient);
                 let target = &mut above.a[skip];
-                scatter(self.level, &layer.geometry, dy, packed, None, &mut [target], true);
+                engine.input_backward(weights, layer, dy, &mut [target], true);
             } else {
                 self.activate(ws, s, i - 1, t.encoder[s][i - 1], 1 - current);
                 let stage = &mut ws.stages[s];
                 let mut input = take(&mut stage.a[1 - current]);
                 let dy = &stage.a[current];
-                outer(self.level, &layer.geometry, &[&input], dy, &mut ws.scratch, weight);
-                scatter(self.level, &layer.geometry, dy, packed, None, &mut [&mut input], false);
+                engine.weights_backward(layer, &[&input], dy, &mut ws.scratch, gradient);
+                engine.input_backward(weights, layer, dy, &mut [&mut input], false);
                 stage.a[1 - current] = input;
                 current = 1 - current;
             }
@@ -243,52 +250,55 @@ impl Engine {
     }
 
     /// Makes the activation of convolution output `y` of a stage again.
-    fn activate(&self, ws: &mut Workspace, s: usize, y: usize, layer: usize, buffer: usize) {
+    fn activate(&self, ws: &mut Workspace<E>, s: usize, y: usize, layer: usize, buffer: usize) {
         let stage = &mut ws.stages[s];
         let a = &mut stage.a[buffer];
         let moments = &ws.moments[layer];
-        instance_norm::apply(self.level, Some(&stage.y[y]), moments, self.negative_slope, a);
+        self.engine.normalise(Some(&stage.y[y]), moments, self.negative_slope, a);
     }
 
     /// From the gradient of an activation to that of the convolution output, in place. The convolution's bias has no
     /// gradient: the norm takes any constant away again.
     fn norm_backward(
         &self,
-        ws: &mut Workspace,
+        ws: &mut Workspace<E>,
         s: usize,
         y: usize,
         layer: usize,
         buffer: usize,
-        gradient: &mut [f32],
+        gradient: &mut E::Vector,
     ) {
         let stage = &mut ws.stages[s];
-        let (l, moments) = (&self.topology.layers[layer], &ws.moments[layer]);
-        let (gammas, betas) = gradient[l.gamma.start..l.beta.end].split_at_mut(l.gamma.len());
-        instance_norm::backward(
-            self.level,
+        self.engine.norm_backward(
+            &self.topology.layers[layer],
             &stage.y[y],
-            moments,
+            &ws.moments[layer],
             self.negative_slope,
-            &mut ws.sums,
+            &mut ws.scratch,
             &mut stage.a[buffer],
-            gammas,
-            betas,
+            gradient,
         );
     }
 }
 
 /// Puts tensors that were taken out of a stage back.
-fn give_back(stage: &mut Stage, y_index: usize, y: Option<Tensor>, a_index: usize, a: Tensor) {
+fn give_back<E: Engine>(
+    stage: &mut Stage<E>,
+    y_index: usize,
+    y: Option<E::Tensor>,
+    a_index: usize,
+    a: E::Tensor,
+) {
     stage.a[a_index] = a;
     if let Some(y) = y {
         stage.y[y_index] = y;
     }
 }
 
-impl Stage {
+impl<E: Engine> Stage<E> {
     /// What the transposed convolution out of stage `s` reads: the decoder's last activation, at the deepest stage the
     /// encoder's result.
-    fn below(&self, t: &Topology, s: usize) -> &Tensor {
+    fn below(&self, t: &Topology, s: usize) -> &E::Tensor {
         if s < t.decoder.len() { &self.a[t.last(s)] } else { self.result(t.skip(s)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::ops::linear::Geometry;
-use crate::ops::packing::{Channels, Direction};
+use crate::ops::packing::Direction;
 use artifact::plan::{Encoder, Network};
 use std::ops::Range;
 
@@ -39,13 +39,16 @@ impl Role {
 /// One layer with its place in the flat parameter vector.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
+    /// Place in [`Topology::layers`].
+    pub index: usize,
     pub name: String,
     pub role: Role,
     pub geometry: Geometry,
     pub inputs: usize,
     pub outputs: usize,
-    pub small: Channels,
-    pub large: Channels,
+    /// Channels of the tensors on the small and on the large grid.
+    pub small: Vec<usize>,
+    pub large: Vec<usize>,
     pub weight: Range<usize>,
     /// Empty without bias.
     pub bias: Range<usize>,
@@ -213,10 +216,10 @@ impl Topology {
         inputs: &[usize],
         outputs: usize,
     ) -> usize {
-        let (input, output) = (Channels::new(inputs), Channels::new(&[outputs]));
+        let (input, output) = (inputs.to_vec(), vec![outputs]);
         let (small, large) = if role == Role::Up { (input, output) } else { (output, input) };
         let [kz, ky, kx] = geometry.kernel;
-        let shape = vec![small.count(), large.count(), kz, ky, kx];
+        let shape = vec![small.iter().sum(), large.iter().sum(), kz, ky, kx];
         let weight = self.parameter(format!("{name}.weight"), shape);
         let bias = match role {
             Role::Skip => 0..0,
@@ -230,7 +233,9 @@ impl Topology {
             (0..0, 0..0)
         };
         let inputs = inputs.iter().sum();
+        let index = self.layers.len();
         self.layers.push(Layer {
+            index,
             name,
             role,
             geometry,
@@ -243,7 +248,7 @@ impl Topology {
             gamma,
             beta,
         });
-        self.layers.len() - 1
+        index
     }
 
     fn parameter(&mut self, name: String, shape: Vec<usize>) -> Range<usize> {

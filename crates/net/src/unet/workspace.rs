@@ -9,45 +9,42 @@
 //! each block's output: it tells the sign of what went into the ReLU, and the next block's weight gradients need it.
 
 use super::topology::{Topology, loss_weights};
-use crate::ops::instance_norm::{Moments, PlaneSums};
-use crate::ops::linear::outer_scratch;
-use crate::tensor::{LANES, Lane, Layout, Tensor};
+use crate::Error;
+use crate::engine::{Engine, Wanted};
+use crate::tensor::Layout;
 use artifact::plan::Network;
 
 /// One resolution.
-#[derive(Debug, Default)]
-pub(crate) struct Stage {
-    pub a: [Tensor; 2],
+#[derive(Debug)]
+pub(crate) struct Stage<E: Engine> {
+    pub a: [E::Tensor; 2],
     /// Empty at the last stage of a plain encoder. Residual blocks use it before the decoder does.
-    pub up: Tensor,
+    pub up: E::Tensor,
     /// Outputs of the encoder's, then the decoder's convolutions; only for training.
-    pub y: Vec<Tensor>,
+    pub y: Vec<E::Tensor>,
     /// Outputs of the residual blocks, at stage 0 the stem's ahead of them; only for training.
-    pub out: Vec<Tensor>,
+    pub out: Vec<E::Tensor>,
     /// The pooled input of the stage's first block, if the skip is convolved.
-    pub pooled: Tensor,
+    pub pooled: E::Tensor,
     /// Only where a head runs.
-    pub logits: Option<Tensor>,
-    /// Labels at this resolution, `[n, z, y, x]`.
-    pub target: Vec<i16>,
+    pub logits: Option<E::Logits>,
 }
 
-impl Stage {
+impl<E: Engine> Stage<E> {
     /// The encoder's result, which without a kept copy lies in activation buffer `skip`.
-    pub(crate) fn result(&self, skip: usize) -> &Tensor {
+    pub(crate) fn result(&self, skip: usize) -> &E::Tensor {
         self.out.last().unwrap_or(&self.a[skip])
     }
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Workspace {
-    pub input: Tensor,
-    pub stages: Vec<Stage>,
+pub(crate) struct Workspace<E: Engine> {
+    pub input: E::Input,
+    pub stages: Vec<Stage<E>>,
     /// Per layer; empty for layers without norm.
-    pub moments: Vec<Vec<Moments>>,
-    pub sums: Vec<PlaneSums>,
-    pub scratch: Vec<Lane>,
+    pub moments: Vec<E::Moments>,
+    pub scratch: E::Scratch,
     pub shape: (usize, [usize; 3]),
 }
 
@@ -61,7 +58,6 @@ pub(crate) struct Plan {
     pooled: Vec<Option<Layout>>,
     /// Per stage, where a head runs.
     logits: Vec<Option<Layout>>,
-    scratch: usize,
 }
 
 impl Plan {
@@ -94,30 +90,32 @@ impl Plan {
                 .then(|| layouts[s].without_halo().with_channels(channels))
         };
         let pooled = (0..stages).map(pooled).collect();
-        let mut plan = Self { training, input, stages: layouts, pooled, logits, scratch: 0 };
-        if training {
-            plan.scratch = plan.gradient_scratch(topology);
-        }
-        plan
+        Self { training, input, stages: layouts, pooled, logits }
     }
 
-    /// The most that any layer's weight gradient wants.
-    fn gradient_scratch(&self, topology: &Topology) -> usize {
-        let mut most = 0;
-        let mut want = |layer: usize, large: &[Layout], small: &Layout| {
-            most = outer_scratch(&topology.layers[layer].geometry, large, small).max(most);
+    /// Every layer between its grids.
+    fn operations<'a>(&self, topology: &'a Topology) -> Vec<Wanted<'a>> {
+        let mut list = Vec::new();
+        let mut want = |layer: usize, large: &[Layout], small: Layout| {
+            let (layer, large) = (&topology.layers[layer], large.to_vec());
+            list.push(Wanted { layer, large, small, training: self.training });
         };
-        for (s, layout) in self.stages.iter().enumerate() {
+        for (s, &layout) in self.stages.iter().enumerate() {
             for (i, &layer) in topology.encoder[s].iter().enumerate() {
                 want(layer, &[self.encoder_input(topology, s, i)], layout);
             }
             if s + 1 < self.stages.len() {
-                want(topology.up[s], &[*layout], &self.stages[s + 1]);
-                want(topology.decoder[s][0], &[*layout, *layout], layout);
-                want(topology.head[s], &[*layout], &layout.with_channels(self.classes()));
+                want(topology.up[s], &[layout], self.stages[s + 1]);
+                for (i, &layer) in topology.decoder[s].iter().enumerate() {
+                    let both = [layout; 2];
+                    want(layer, if i == 0 { &both } else { &both[1..] }, layout);
+                }
+                if let Some(logits) = self.logits[s] {
+                    want(topology.head[s], &[layout], logits);
+                }
             }
         }
-        most
+        list
     }
 
     /// What layer `i` of an encoder stage reads.
@@ -145,56 +143,54 @@ impl Plan {
         s + 1 < self.stages.len() || topology.residual()
     }
 
-    fn classes(&self) -> usize {
-        self.logits[0].map_or(1, |l| l.channels)
+    /// Bytes of the workspace on this engine.
+    pub(crate) fn bytes<E: Engine>(&self, engine: &E, topology: &Topology) -> u64 {
+        let mut arena = engine.counting_arena();
+        self.carve(engine, topology, &mut arena);
+        (E::given(&arena) + engine.scratch_bytes(&self.operations(topology))) as u64
     }
 
-    /// Bytes of the workspace.
-    pub(crate) fn bytes(&self, topology: &Topology) -> u64 {
-        let mut total = self.input.bytes() + self.scratch as u64 * size_of::<Lane>() as u64;
-        for (s, layout) in self.stages.iter().enumerate() {
-            let whole = 2 + usize::from(self.has_up(topology, s)) + self.kept_outputs(topology, s);
-            total += layout.bytes() * whole as u64;
-            total += self.pooled[s].as_ref().map_or(0, Layout::bytes);
-            if self.training {
-                let convs = topology.encoder[s].len() + topology.decoder.get(s).map_or(0, Vec::len);
-                total += layout.without_halo().bytes() * convs as u64;
-            }
-            total += self.logits.get(s).and_then(Option::as_ref).map_or(0, Layout::bytes);
-        }
-        total
+    pub(crate) fn allocate<E: Engine>(
+        &self,
+        engine: &E,
+        topology: &Topology,
+    ) -> Result<Workspace<E>, Error> {
+        let mut counting = engine.counting_arena();
+        self.carve(engine, topology, &mut counting);
+        let mut arena = engine.arena(E::given(&counting))?;
+        let (input, stages, moments) = self.carve(engine, topology, &mut arena);
+        let scratch = engine.scratch(&self.operations(topology))?;
+        let shape = (self.input.batch, self.input.size);
+        Ok(Workspace { input, stages, moments, scratch, shape })
     }
 
-    pub(crate) fn allocate(&self, topology: &Topology) -> Workspace {
-        let stage = |(s, layout): (usize, &Layout)| {
+    fn carve<E: Engine>(
+        &self,
+        engine: &E,
+        topology: &Topology,
+        arena: &mut E::Arena,
+    ) -> (E::Input, Vec<Stage<E>>, Vec<E::Moments>) {
+        let input = engine.input(arena, self.input, self.training);
+        let mut stages = Vec::new();
+        for (s, &layout) in self.stages.iter().enumerate() {
             let convs = topology.encoder[s].len() + topology.decoder.get(s).map_or(0, Vec::len);
             let kept = if self.training { convs } else { 0 };
-            Stage {
-                a: [Tensor::zeros(*layout), Tensor::zeros(*layout)],
-                up: if self.has_up(topology, s) {
-                    Tensor::zeros(*layout)
-                } else {
-                    Tensor::default()
-                },
-                y: (0..kept).map(|_| Tensor::zeros(layout.without_halo())).collect(),
-                out: (0..self.kept_outputs(topology, s)).map(|_| Tensor::zeros(*layout)).collect(),
-                pooled: self.pooled[s].map(Tensor::zeros).unwrap_or_default(),
-                logits: self.logits.get(s).copied().flatten().map(Tensor::zeros),
-                target: vec![],
-            }
-        };
-        let moments = |layer: &super::topology::Layer| {
-            let normed = if layer.gamma.is_empty() { 0 } else { layer.outputs.div_ceil(LANES) };
-            vec![Moments::ZERO; normed * self.input.batch]
-        };
-        let planes = self.stages.iter().map(Layout::planes).max().unwrap_or(0);
-        Workspace {
-            input: Tensor::zeros(self.input),
-            stages: self.stages.iter().enumerate().map(stage).collect(),
-            moments: topology.layers.iter().map(moments).collect(),
-            sums: vec![Default::default(); planes],
-            scratch: vec![Lane::ZERO; self.scratch],
-            shape: (self.input.batch, self.input.size),
+            let plain = layout.without_halo();
+            let a = [engine.tensor(arena, layout), engine.tensor(arena, layout)];
+            let up = match self.has_up(topology, s) {
+                true => engine.tensor(arena, layout),
+                false => E::Tensor::default(),
+            };
+            let y = (0..kept).map(|_| engine.tensor(arena, plain)).collect();
+            let outputs = self.kept_outputs(topology, s);
+            let out = (0..outputs).map(|_| engine.tensor(arena, layout)).collect();
+            let pooled = self.pooled[s].map(|l| engine.tensor(arena, l)).unwrap_or_default();
+            let logits = self.logits.get(s).copied().flatten();
+            let logits = logits.map(|l| engine.logits(arena, l, self.training));
+            stages.push(Stage { a, up, y, out, pooled, logits });
         }
+        let batch = self.input.batch;
+        let moments = topology.layers.iter().map(|l| engine.moments(arena, l, batch)).collect();
+        (input, stages, moments)
     }
 }

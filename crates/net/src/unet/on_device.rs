@@ -1,0 +1,71 @@
+//! Training on batches that are in device memory already.
+
+use super::state::State;
+use super::{Runner, UNet};
+use crate::engine::cuda::CudaEngine;
+use crate::loss::{Loss, LossOptions};
+use crate::optimiser::Optimiser;
+use crate::Error;
+use kernels::{Event, Pointer};
+
+/// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceBatch<'a> {
+    /// f32 `[n, channel, z, y, x]`.
+    pub image: Pointer,
+    /// i16 `[n, z, y, x]`.
+    pub label: Pointer,
+    /// Number of samples.
+    pub samples: usize,
+    /// z, y, x.
+    pub patch: [usize; 3],
+    /// When both are there.
+    pub ready: &'a Event,
+}
+
+impl UNet {
+    /// As [`UNet::step`].
+    ///
+    /// # Errors
+    /// As [`UNet::step`]; if the network is not on a card.
+    pub fn step_on_device(
+        &mut self,
+        batch: &DeviceBatch<'_>,
+        options: &LossOptions,
+        optimiser: &mut Optimiser,
+        learning_rate: f64,
+    ) -> Result<Loss, Error> {
+        let state = self.on_card(options)?;
+        state.take(batch)?;
+        state.received_step(options, optimiser, learning_rate)
+    }
+
+    /// As [`UNet::loss`].
+    ///
+    /// # Errors
+    /// As [`UNet::loss`]; if the network is not on a card.
+    pub fn loss_on_device(
+        &mut self,
+        batch: &DeviceBatch<'_>,
+        options: &LossOptions,
+    ) -> Result<Loss, Error> {
+        let state = self.on_card(options)?;
+        state.take(batch)?;
+        state.received_loss(options, false)
+    }
+
+    fn on_card(&mut self, options: &LossOptions) -> Result<&mut State<CudaEngine>, Error> {
+        options.targets.check(self.spec.output_channels)?;
+        match &mut self.runner {
+            Runner::Cuda(state) => Ok(state),
+            Runner::Cpu(_) => Err(Error::NotOnCard),
+        }
+    }
+}
+
+impl State<CudaEngine> {
+    fn take(&mut self, batch: &DeviceBatch<'_>) -> Result<(), Error> {
+        let (engine, input) = self.prepare_training(batch.samples, batch.patch)?;
+        engine.take(batch, input)
+    }
+}
