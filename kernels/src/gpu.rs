@@ -212,8 +212,9 @@ impl Stream {
         let done = work();
         // The capture must end, whatever happened.
         let graph = self.driver.end_capture(self.id);
+        let graph = graph.map(|id| Graph { id, driver: self.driver.clone() });
         done?;
-        Ok(Graph { id: graph?, driver: self.driver.clone() })
+        graph
     }
 
     /// Runs a recording.

@@ -5,14 +5,18 @@
 //! CPU, so that everything above the driver is tested without a card. [`Gpu`], [`Buffer`] and [`Stream`] are what
 //! others use.
 
+pub mod compile;
+pub mod cuda;
 mod driver;
 mod error;
 mod gpu;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sources;
 
 pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 pub use error::GpuError;
 pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Plain, Stream};
 #[cfg(feature = "sim")]
 pub use sim::{Order, SimOptions, Simulator};
+pub use sources::{HEADERS, SOURCES, Source};
