@@ -10,9 +10,13 @@ mod error;
 mod gpu;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "sim")]
+mod testing;
 
 pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 pub use error::GpuError;
 pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Plain, Stream};
 #[cfg(feature = "sim")]
 pub use sim::{Order, SimOptions, Simulator};
+#[cfg(feature = "sim")]
+pub use testing::test_gpus;
