@@ -192,3 +192,63 @@ DEVICE void store8(float* to, const float (&from)[8]) {
     *reinterpret_cast<Vec16*>(to) = low;
     *reinterpret_cast<Vec16*>(to + 4) = high;
 }
+
+// A pass over the voxels of [sample][voxel][pitch], pitch = 8 groups, by blocks of 256 threads. A block has `range`
+// voxels of a sample (blockIdx.x; blockIdx.y is the sample), thread t channels 8 (t % groups) to + 7 of each `step`th
+// of them: a block reads its range front to back, and what belongs to a channel stays in registers.
+constexpr u32 kPassThreads = 256;
+
+struct VoxelPass {
+    u32 groups;
+    u32 group;
+    u32 lane;   // which of `step` voxels; `step` for threads that have none
+    u32 step;   // voxels that the block has at once
+    u32 first;  // the block's range
+    u32 end;
+    u64 base;  // of the sample and group in [sample][voxel][pitch]
+
+    DEVICE VoxelPass(u32 voxels, u32 groups_, u32 range) : groups(groups_) {
+        step = kPassThreads / groups;
+        group = threadIdx.x % groups;
+        lane = threadIdx.x / groups;
+        lane = lane < step ? lane : step;
+        first = blockIdx.x * range;
+        end = voxels - first < range ? voxels : first + range;
+        base = (static_cast<u64>(blockIdx.y) * voxels * groups + group) * 8;
+    }
+
+    // This thread's voxels go from here in steps of `step`.
+    DEVICE u32 begin() const { return lane < step ? first + lane : end; }
+
+    DEVICE u64 at(u32 voxel) const { return base + static_cast<u64>(voxel) * groups * 8; }
+};
+
+// Adds what the threads of a block have for their channels: to[channel] = the sum of values[channel % 8] over the
+// block's voxels, in f64 and in one order. All threads of the block call it.
+DEVICE void pass_sums(const VoxelPass& pass, const float (&values)[8], double* to) {
+    // The odd width spreads a warp's reads over the banks.
+    __shared__ float rows[8][kPassThreads + 4];
+    __shared__ double parts[kPassThreads];
+    barrier();
+    UNROLL for (u32 c = 0; c < 8; c++) rows[c][threadIdx.x] = values[c];
+    barrier();
+    const u32 pitch = 8 * pass.groups, count = pitch < kPassThreads ? kPassThreads / pitch : 1;
+    for (u32 i = threadIdx.x; i < pitch * count; i += kPassThreads) {
+        const u32 channel = i % pitch;
+        const float* row = rows[channel % 8] + channel / 8;
+        double sum = 0.0;
+        for (u32 lane = i / pitch; lane < pass.step; lane += count) sum += row[lane * pass.groups];
+        if (count > 1) {
+            parts[i] = sum;
+        } else {
+            to[channel] = sum;
+        }
+    }
+    if (count == 1) return;
+    barrier();
+    if (threadIdx.x < pitch) {
+        double sum = 0.0;
+        for (u32 i = 0; i < count; i++) sum += parts[i * pitch + threadIdx.x];
+        to[threadIdx.x] = sum;
+    }
+}

@@ -13,6 +13,8 @@ mod gpu;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod sources;
+#[cfg(feature = "sim")]
+mod testing;
 
 pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 pub use error::GpuError;
@@ -20,3 +22,5 @@ pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Plain, Stream};
 #[cfg(feature = "sim")]
 pub use sim::{Order, SimOptions, Simulator};
 pub use sources::{HEADERS, SOURCES, Source};
+#[cfg(feature = "sim")]
+pub use testing::test_gpus;

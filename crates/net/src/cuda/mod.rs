@@ -2,7 +2,12 @@
 //! `kernels/*.cu`. Shapes are asserted here, the kernels assume them.
 
 pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod pool;
+mod ranges;
+pub(crate) mod residual;
 pub(crate) mod tensor;
+pub(crate) mod transfer;
 
 #[cfg(test)]
 mod tests;

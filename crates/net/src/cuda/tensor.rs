@@ -83,3 +83,20 @@ impl Tensor {
         self.layout.len() * self.element.bytes()
     }
 }
+
+/// A size that kernels count in 32 bits.
+pub(crate) fn small(size: usize) -> u32 {
+    assert!(size <= i32::MAX as usize, "a size of {size} is beyond what kernels count");
+    size as u32
+}
+
+/// The name of a kernel that exists for both elements: `NAME_bf16` and `NAME_f32`.
+macro_rules! kernel {
+    ($element:expr, $name:literal) => {
+        match $element {
+            $crate::cuda::tensor::Element::Bf16 => concat!($name, "_bf16"),
+            $crate::cuda::tensor::Element::F32 => concat!($name, "_f32"),
+        }
+    };
+}
+pub(crate) use kernel;

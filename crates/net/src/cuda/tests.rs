@@ -1,10 +1,14 @@
 //! Every operation on the simulator, and on a card where one is asked for, against the f64 definitions.
 
+mod norm;
+mod residual;
+mod transfer;
+
 use super::Context;
 use super::tensor::{Element, Layout, Tensor};
 use crate::reference::Grid;
 use half::bf16;
-use kernels::{Gpu, Pointer};
+use kernels::{Gpu, Order, Pointer, SimOptions};
 use std::sync::Arc;
 
 /// A simulator and, if `NNU_TEST_CUDA` is set, card 0; each in both precisions.
@@ -91,5 +95,36 @@ pub(crate) fn rounded(x: &Grid, element: Element) -> Grid {
     match element {
         Element::F32 => x.mapv(|v| f64::from(v as f32)),
         Element::Bf16 => x.mapv(|v| f64::from(bf16::from_f32(v as f32).to_f32())),
+    }
+}
+
+/// Each value within `bound`, and the rounding to the element it was stored as.
+pub(crate) fn assert_near(what: &str, found: &Grid, expected: &Grid, element: Element, bound: f64) {
+    let unit = match element {
+        Element::Bf16 => 1.0 / 128.0,
+        Element::F32 => f64::from(f32::EPSILON),
+    };
+    assert_eq!(found.dim(), expected.dim(), "{what}");
+    for ((at, found), expected) in found.indexed_iter().zip(expected) {
+        let tolerance = bound + unit / 2.0 * (expected.abs() + bound);
+        let near = (found - expected).abs() <= tolerance;
+        assert!(near, "{what} at {at:?}: {found} != {expected}, tolerance {tolerance:.1e}");
+    }
+}
+
+/// What `run` returns has the same bits in every order of threads, and again.
+pub(crate) fn same_bytes(run: impl Fn(&Context) -> Vec<f32>) {
+    for element in [Element::Bf16, Element::F32] {
+        let bits = |order| {
+            let gpu = Gpu::sim(SimOptions { order, ..SimOptions::default() });
+            let ctx = Context::new(gpu, element).unwrap();
+            let values = run(&ctx);
+            ctx.check().unwrap();
+            values.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let first = bits(Order::ALL[0]);
+        for order in Order::ALL {
+            assert_eq!(bits(order), first, "{element:?}, {order:?}");
+        }
     }
 }

@@ -10,4 +10,4 @@ mod sigmoid;
 mod softmax;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
