@@ -16,7 +16,7 @@ macro_rules! sources {
 }
 
 /// Every `.cu` file of this folder. One file is one module of the card, compiled and cached on its own.
-pub const SOURCES: &[Source] = sources![];
+pub const SOURCES: &[Source] = sources!["norm.cu", "pool.cu", "ranges.cu", "tensor.cu"];
 
 /// What they may include.
 pub const HEADERS: &[Source] = sources!["device.cuh"];

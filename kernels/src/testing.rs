@@ -3,8 +3,17 @@
 use crate::gpu::Gpu;
 use crate::sim::SimOptions;
 
-/// A simulated card.
+/// A simulated card and, if `NNU_TEST_CUDA` is set, card 0.
+///
+/// # Panics
+/// If a card is asked for and there is none.
 #[must_use]
 pub fn test_gpus() -> Vec<Gpu> {
-    vec![Gpu::sim(SimOptions::default())]
+    #[expect(clippy::disallowed_methods, reason = "a switch of tests, not of programs")]
+    let card = std::env::var_os("NNU_TEST_CUDA").is_some();
+    let mut gpus = vec![Gpu::sim(SimOptions::default())];
+    if card {
+        gpus.push(Gpu::cuda(0).unwrap_or_else(|error| panic!("NNU_TEST_CUDA: {error}")));
+    }
+    gpus
 }
