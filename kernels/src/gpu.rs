@@ -85,6 +85,15 @@ impl Gpu {
         Ok(Buffer { driver: self.0.clone(), pointer, bytes })
     }
 
+    /// Takes pinned memory of the host; its content is undefined.
+    ///
+    /// # Errors
+    /// If there isn't as much.
+    pub fn pinned(&self, bytes: usize) -> Result<Pinned, GpuError> {
+        let address = self.0.allocate_pinned(bytes.max(1))?;
+        Ok(Pinned { driver: self.0.clone(), address, bytes })
+    }
+
     /// A new queue.
     ///
     /// # Errors
@@ -117,6 +126,47 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.driver.free(self.pointer);
+    }
+}
+
+/// Pinned memory of the host, which the card reads while the program goes on; given back when dropped.
+#[derive(Debug)]
+pub struct Pinned {
+    driver: Arc<dyn Driver>,
+    address: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: the address is this value's alone, and any thread may use it.
+unsafe impl Send for Pinned {}
+// SAFETY: as above; shared, it is only read.
+unsafe impl Sync for Pinned {}
+
+impl Pinned {
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies `values` to byte `at`. Uploads from there must be done.
+    ///
+    /// # Panics
+    /// If they go beyond the end.
+    pub fn write<T: Plain>(&mut self, at: usize, values: &[T]) {
+        let from = bytes_of(values);
+        assert!(
+            at.checked_add(from.len()).is_some_and(|end| end <= self.bytes),
+            "a write past pinned memory's end"
+        );
+        // SAFETY: within the allocation, as asserted, which `values` is no part of.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.address.add(at), from.len()) };
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: from `allocate_pinned`, and this value's alone.
+        unsafe { self.driver.free_pinned(self.address) };
     }
 }
 
@@ -153,6 +203,20 @@ impl Stream {
     /// If the driver fails, here or in earlier work.
     pub fn upload<T: Plain>(&self, to: Pointer, from: &[T]) -> Result<(), GpuError> {
         self.driver.upload(self.id, to, bytes_of(from), false)
+    }
+
+    /// The first `bytes` of pinned memory. Doesn't wait: `from` must stay as it is until the stream has come past.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn upload_pinned(&self, to: Pointer, from: &Pinned, bytes: usize) -> Result<(), GpuError> {
+        assert!(bytes <= from.bytes, "an upload past pinned memory's end");
+        // SAFETY: within the allocation, as asserted; nothing writes to it while it is borrowed.
+        let from = unsafe { std::slice::from_raw_parts(from.address, bytes) };
+        self.driver.upload(self.id, to, from, true)
     }
 
     /// To the host; waits for all work of this stream.

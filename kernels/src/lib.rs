@@ -18,7 +18,7 @@ mod testing;
 
 pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 pub use error::GpuError;
-pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Plain, Stream};
+pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Pinned, Plain, Stream};
 #[cfg(feature = "sim")]
 pub use sim::{Order, SimOptions, Simulator};
 pub use sources::{HEADERS, SOURCES, Source};
