@@ -223,23 +223,27 @@ struct VoxelPass {
     DEVICE u64 at(u32 voxel) const { return base + static_cast<u64>(voxel) * groups * 8; }
 };
 
+// A block's shared memory for pass_sums.
+struct PassShared {
+    double parts[kPassThreads];
+    // The odd width spreads a warp's reads over the banks.
+    float rows[8][kPassThreads + 4];
+};
+
 // Adds what the threads of a block have for their channels: to[channel] = the sum of values[channel % 8] over the
 // block's voxels, in f64 and in one order. All threads of the block call it.
-DEVICE void pass_sums(const VoxelPass& pass, const float (&values)[8], double* to) {
-    // The odd width spreads a warp's reads over the banks.
-    __shared__ float rows[8][kPassThreads + 4];
-    __shared__ double parts[kPassThreads];
+DEVICE void pass_sums(const VoxelPass& pass, const float (&values)[8], double* to, PassShared& shared) {
     barrier();
-    UNROLL for (u32 c = 0; c < 8; c++) rows[c][threadIdx.x] = values[c];
+    UNROLL for (u32 c = 0; c < 8; c++) shared.rows[c][threadIdx.x] = values[c];
     barrier();
     const u32 pitch = 8 * pass.groups, count = pitch < kPassThreads ? kPassThreads / pitch : 1;
     for (u32 i = threadIdx.x; i < pitch * count; i += kPassThreads) {
         const u32 channel = i % pitch;
-        const float* row = rows[channel % 8] + channel / 8;
+        const float* row = shared.rows[channel % 8] + channel / 8;
         double sum = 0.0;
         for (u32 lane = i / pitch; lane < pass.step; lane += count) sum += row[lane * pass.groups];
         if (count > 1) {
-            parts[i] = sum;
+            shared.parts[i] = sum;
         } else {
             to[channel] = sum;
         }
@@ -248,7 +252,7 @@ DEVICE void pass_sums(const VoxelPass& pass, const float (&values)[8], double* t
     barrier();
     if (threadIdx.x < pitch) {
         double sum = 0.0;
-        for (u32 i = 0; i < count; i++) sum += parts[i * pitch + threadIdx.x];
+        for (u32 i = 0; i < count; i++) sum += shared.parts[i * pitch + threadIdx.x];
         to[threadIdx.x] = sum;
     }
 }

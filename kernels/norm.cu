@@ -116,7 +116,7 @@ DEVICE void apply(const NormApplyArgs& args) {
 
 // Sums of g and g h over a block's voxels.
 template <typename T, bool residual>
-DEVICE void backward_sums(const NormSumsArgs& args) {
+DEVICE void backward_sums(const NormSumsArgs& args, PassShared& shared) {
     const VoxelPass pass(args.voxels, args.groups, args.range);
     const T* y = static_cast<const T*>(args.y);
     const T* a = static_cast<const T*>(args.a);
@@ -154,8 +154,8 @@ DEVICE void backward_sums(const NormSumsArgs& args) {
     }
     UNROLL for (u32 c = 0; c < 8; c++) sum_gh[c] *= moments(args.moments, pass, c).inverse;
     double* to = args.partials + (static_cast<u64>(blockIdx.y) * gridDim.x + blockIdx.x) * 16 * args.groups;
-    pass_sums(pass, sum_g, to);
-    pass_sums(pass, sum_gh, to + 8 * args.groups);
+    pass_sums(pass, sum_g, to, shared);
+    pass_sums(pass, sum_gh, to + 8 * args.groups, shared);
 }
 
 // Totals of g and g h to means; the first block also adds the samples' totals to the parameters' gradients.
@@ -266,10 +266,22 @@ KERNEL(norm_apply_bf16, kPassThreads, NormApplyArgs) { instance_norm::apply<bf16
 KERNEL(norm_apply_f32, kPassThreads, NormApplyArgs) { instance_norm::apply<float, false>(args); }
 KERNEL(residual_add_bf16, kPassThreads, NormApplyArgs) { instance_norm::apply<bf16, true>(args); }
 KERNEL(residual_add_f32, kPassThreads, NormApplyArgs) { instance_norm::apply<float, true>(args); }
-KERNEL(norm_backward_sums_bf16, kPassThreads, NormSumsArgs) { instance_norm::backward_sums<bf16, false>(args); }
-KERNEL(norm_backward_sums_f32, kPassThreads, NormSumsArgs) { instance_norm::backward_sums<float, false>(args); }
-KERNEL(residual_backward_sums_bf16, kPassThreads, NormSumsArgs) { instance_norm::backward_sums<bf16, true>(args); }
-KERNEL(residual_backward_sums_f32, kPassThreads, NormSumsArgs) { instance_norm::backward_sums<float, true>(args); }
+KERNEL(norm_backward_sums_bf16, kPassThreads, NormSumsArgs) {
+    __shared__ PassShared shared;
+    instance_norm::backward_sums<bf16, false>(args, shared);
+}
+KERNEL(norm_backward_sums_f32, kPassThreads, NormSumsArgs) {
+    __shared__ PassShared shared;
+    instance_norm::backward_sums<float, false>(args, shared);
+}
+KERNEL(residual_backward_sums_bf16, kPassThreads, NormSumsArgs) {
+    __shared__ PassShared shared;
+    instance_norm::backward_sums<bf16, true>(args, shared);
+}
+KERNEL(residual_backward_sums_f32, kPassThreads, NormSumsArgs) {
+    __shared__ PassShared shared;
+    instance_norm::backward_sums<float, true>(args, shared);
+}
 KERNEL(norm_backward_bf16, kPassThreads, NormBackwardArgs) { instance_norm::backward<bf16, false>(args); }
 KERNEL(norm_backward_f32, kPassThreads, NormBackwardArgs) { instance_norm::backward<float, false>(args); }
 KERNEL(residual_backward_bf16, kPassThreads, NormBackwardArgs) { instance_norm::backward<bf16, true>(args); }
