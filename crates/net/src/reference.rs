@@ -1,6 +1,6 @@
 //! The definitions, as nested loops in f64 over `[n, c, z, y, x]`: what the kernels are held against.
 
-use ndarray::{Array4, Array5};
+use ndarray::{Array4, Array5, Axis};
 
 pub(crate) type Grid = Array5<f64>;
 
@@ -18,9 +18,9 @@ pub(crate) fn convolution(
     let mut y = Grid::zeros((n, out, size(d, kz, 0), size(h, ky, 1), size(wd, kx, 2)));
     for ((n, o, z, v, u), value) in y.indexed_iter_mut() {
         *value = bias[o];
-        for ((wo, c, a, b, e), weight) in w.indexed_iter() {
+        for ((c, a, b, e), weight) in w.index_axis(Axis(0), o).indexed_iter() {
             let at = [z * stride[0] + a, v * stride[1] + b, u * stride[2] + e];
-            if wo != o || (0..3).any(|i| at[i] < pad[i]) {
+            if (0..3).any(|i| at[i] < pad[i]) {
                 continue;
             }
             let position = [n, c, at[0] - pad[0], at[1] - pad[1], at[2] - pad[2]];
@@ -42,9 +42,9 @@ pub(crate) fn convolution_backward(
         (Grid::zeros(x.dim()), Grid::zeros(w.dim()), vec![0.0; w.dim().0]);
     for ((n, o, z, v, u), g) in dy.indexed_iter() {
         db[o] += g;
-        for ((wo, c, a, b, e), weight) in w.indexed_iter() {
+        for ((c, a, b, e), weight) in w.index_axis(Axis(0), o).indexed_iter() {
             let at = [z * stride[0] + a, v * stride[1] + b, u * stride[2] + e];
-            if wo != o || (0..3).any(|i| at[i] < pad[i]) {
+            if (0..3).any(|i| at[i] < pad[i]) {
                 continue;
             }
             let position = [n, c, at[0] - pad[0], at[1] - pad[1], at[2] - pad[2]];

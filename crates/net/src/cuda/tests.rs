@@ -1,5 +1,6 @@
 //! Every operation on the simulator, and on a card where one is asked for, against the f64 definitions.
 
+mod linear;
 mod norm;
 mod residual;
 mod transfer;

@@ -45,7 +45,7 @@ impl Geometry {
         [0, 1, 2].map(|a| (large[a] + 2 * self.pad[a] - self.kernel[a]) / self.stride[a] + 1)
     }
 
-    fn position(&self, tap: usize) -> [usize; 3] {
+    pub(crate) fn position(&self, tap: usize) -> [usize; 3] {
         let [_, ky, kx] = self.kernel;
         [tap / (ky * kx), tap / kx % ky, tap % kx]
     }

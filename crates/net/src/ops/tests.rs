@@ -1,5 +1,5 @@
 //! Every operation at every vector level of this machine against the f64 definitions.
-mod linear;
+pub(crate) mod linear;
 mod loss;
 mod norm;
 mod residual;

@@ -4,17 +4,18 @@ use crate::ops::linear::{Geometry, bias_gradient, gather, outer, scatter};
 use crate::ops::packing::{Channels, Direction, Packed, pack_bias};
 use crate::reference;
 
-struct Case {
-    batch: usize,
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub batch: usize,
     /// Channels of the large side's tensors.
-    large: &'static [usize],
-    small: usize,
-    size: [usize; 3],
-    kernel: [usize; 3],
-    stride: [usize; 3],
+    pub large: &'static [usize],
+    pub small: usize,
+    pub size: [usize; 3],
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
 }
 
-const fn case(
+pub(crate) const fn case(
     batch: usize,
     large: &'static [usize],
     small: usize,
@@ -26,7 +27,7 @@ const fn case(
 }
 
 /// Sizes of the large side: one voxel, odd, anisotropic, depth 1, wide rows, concatenations with unequal blocks.
-const CONVOLUTIONS: &[Case] = &[
+pub(crate) const CONVOLUTIONS: &[Case] = &[
     case(1, &[1], 1, [1, 1, 1], [3, 3, 3], [1, 1, 1]),
     case(2, &[3], 16, [1, 1, 1], [1, 1, 1], [1, 1, 1]),
     case(1, &[1], 30, [5, 4, 7], [3, 3, 3], [1, 1, 1]),
@@ -44,7 +45,7 @@ const CONVOLUTIONS: &[Case] = &[
 ];
 
 /// Sizes of the small side.
-const TRANSPOSED: &[Case] = &[
+pub(crate) const TRANSPOSED: &[Case] = &[
     case(1, &[1], 1, [1, 1, 1], [2, 2, 2], [2, 2, 2]),
     case(2, &[16], 33, [3, 2, 5], [2, 2, 2], [2, 2, 2]),
     case(1, &[30], 30, [1, 5, 21], [1, 2, 2], [1, 2, 2]),
