@@ -20,7 +20,7 @@ mod sim {
         "integer-divide-by-zero",
     ];
 
-    /// Every `.cu` file, in a namespace of its own: files may use a name for different things.
+    /// Every `.cu` file with what it includes, in a namespace of its own: files may use a name for different things.
     #[expect(clippy::disallowed_methods, reason = "a build script's intermediate files")]
     fn wrapped(kernel: &Path, out: &Path) -> PathBuf {
         let stem = kernel.file_stem().and_then(|stem| stem.to_str()).expect("a name in UTF-8");
@@ -33,9 +33,11 @@ extern unsigned char __stop_sim_shared_{stem}[] __attribute__((weak, visibility(
 }}
 #define SIM_SHARED_BEGIN __start_sim_shared_{stem}
 #define SIM_SHARED_END __stop_sim_shared_{stem}
-#include "device.cuh"
+#include <math.h>
+#include "machine.h"
 namespace file_{stem} {{
 namespace {{
+#include "device.cuh"
 #include "{}"
 }}
 }}
@@ -58,8 +60,8 @@ namespace {{
     }
 
     pub fn build() {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+        let folder = |name| PathBuf::from(std::env::var_os(name).expect("cargo sets it"));
+        let (root, out) = (folder("CARGO_MANIFEST_DIR"), folder("OUT_DIR"));
         let sim = root.join("sim");
         println!("cargo::rerun-if-changed={}", sim.display());
         println!("cargo::rerun-if-changed={}", root.join("device.cuh").display());

@@ -124,7 +124,7 @@ KERNEL(probe_vector, 32, ProbeVectorArgs) {
     load8(values, args.floats + 8 * threadIdx.x);
     store8(args.to_halves + 8 * threadIdx.x, values);
     const Vec16 v = load16(args.halves + 8 * threadIdx.x);
-    *reinterpret_cast<Vec16*>(args.to_floats + 8 * (32 + threadIdx.x)) = v;
+    *reinterpret_cast<Vec16*>(args.to_floats + 256 + 4 * threadIdx.x) = v;
 }
 
 // Where each thread is: four words, at its place among all threads of the grid.

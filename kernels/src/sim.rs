@@ -9,8 +9,9 @@ mod state;
 
 use crate::driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, StreamId};
 use crate::error::GpuError;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Plain, bytes_of};
 use state::{State, Work};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use machine::{Kernel, kernels};
@@ -69,6 +70,36 @@ impl Gpu {
     pub fn sim(options: SimOptions) -> Self {
         Self::new(Arc::new(Simulator::new(options)))
     }
+}
+
+/// What `run` makes of a card, the same in every order of threads and blocks.
+///
+/// # Panics
+/// If some order gives something else: then threads or blocks race.
+#[must_use]
+pub fn in_every_order<T: Plain + Debug>(
+    options: SimOptions,
+    run: impl Fn(&Gpu) -> Vec<T>,
+) -> Vec<T> {
+    let in_order = |order| run(&Gpu::sim(SimOptions { order, ..options }));
+    let [first, others @ ..] = Order::ALL;
+    let expected = in_order(first);
+    for order in others {
+        let result = in_order(order);
+        assert_eq!(expected.len(), result.len(), "values in order {order:?}");
+        // As bytes: NaN is equal to itself.
+        let differs = (0..result.len()).find(|&i| {
+            bytes_of(std::slice::from_ref(&expected[i]))
+                != bytes_of(std::slice::from_ref(&result[i]))
+        });
+        if let Some(i) = differs {
+            panic!(
+                "value {i} is {:?} in order {first:?}, {:?} in {order:?}",
+                expected[i], result[i]
+            );
+        }
+    }
+    expected
 }
 
 /// A [`Driver`] that runs kernels on the CPU.
