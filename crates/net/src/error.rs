@@ -1,6 +1,7 @@
 //! What a network can refuse.
 
 use crate::DeviceError;
+use kernels::GpuError;
 
 /// One line each: what, found, expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +12,12 @@ pub enum Error {
     /// See [`DeviceError`].
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A card failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A batch in a card's memory, for a network that isn't there.
+    #[error("a batch on a card was given to a network on the CPU")]
+    NotOnCard,
     /// An input whose shape does not fit the network.
     #[error("{what}: found {found:?}, expected {expected}")]
     Shape {

@@ -32,4 +32,4 @@ pub use device::{Cpu, Cuda, Device, DeviceError, Precision, PrecisionChoice, Sim
 pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions, Outputs, Targets};
 pub use optimiser::{AdamOptions, Optimiser, SgdOptions};
-pub use unet::UNet;
+pub use unet::{DeviceBatch, UNet};

@@ -7,8 +7,9 @@ use kernels::{Buffer, Pointer};
 use std::sync::Arc;
 
 /// What a number takes in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Element {
+    #[default]
     Bf16,
     F32,
 }
@@ -54,12 +55,13 @@ impl Layout {
 }
 
 /// One activation or its gradient, a part of a buffer that it keeps alive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tensor {
     pub layout: Layout,
     pub element: Element,
     pub pointer: Pointer,
-    _owner: Arc<Buffer>,
+    /// None for a tensor that is only measured.
+    _owner: Option<Arc<Buffer>>,
 }
 
 impl Tensor {
@@ -76,7 +78,12 @@ impl Tensor {
         );
         assert!(offset.is_multiple_of(256), "offset {offset} of a tensor");
         let pointer = buffer.pointer().offset(offset);
-        Self { layout, element, pointer, _owner: buffer.clone() }
+        Self { layout, element, pointer, _owner: Some(buffer.clone()) }
+    }
+
+    /// One without memory, to measure with.
+    pub(crate) fn nowhere(layout: Layout, element: Element) -> Self {
+        Self { layout, element, pointer: Pointer::default(), _owner: None }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The network: parameters, passes, loss, update.
 
 mod init;
+mod on_device;
 mod pass;
 mod residual;
 mod state;
@@ -16,6 +17,7 @@ use crate::loss::{Loss, LossOptions, Targets};
 use crate::optimiser::Optimiser;
 use artifact::plan::Network;
 use ndarray::{Array5, ArrayD, ArrayView4, ArrayView5, ArrayViewMut5, IxDyn};
+pub use on_device::DeviceBatch;
 use state::State;
 pub(crate) use topology::{Layer, Parameter, Role, Topology, loss_weights};
 

@@ -2,10 +2,10 @@
 
 use super::state::State;
 use super::{Runner, UNet};
+use crate::Error;
 use crate::engine::cuda::CudaEngine;
 use crate::loss::{Loss, LossOptions};
 use crate::optimiser::Optimiser;
-use crate::Error;
 use kernels::{Event, Pointer};
 
 /// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
