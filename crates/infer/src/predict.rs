@@ -166,10 +166,15 @@ impl Predictor {
                 stage.ensemble.members.len() * views(case.case.shape, &window(stage, case))
             })
             .sum();
-        let bytes = memory::bytes(&self.lineup, prepared, self.probabilities)?;
+        let bytes = memory::bytes(&self.lineup, &self.device, prepared, self.probabilities)?;
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        let card = match bytes.card {
+            0 => String::new(),
+            bytes => format!(", {} MB on the card", megabytes(bytes)),
+        };
         run.info(format!(
-            "{id}: {z} × {y} × {x} voxels, {count} patches, about {} MB of memory",
-            bytes.div_ceil(1_000_000)
+            "{id}: {z} × {y} × {x} voxels, {count} patches, about {} MB of memory{card}",
+            megabytes(bytes.host)
         ));
         Ok(())
     }

@@ -71,6 +71,9 @@ impl<'a> Trainer<'a> {
         let recipe = &inputs.plan.recipe;
         let mut net = UNet::new(&inputs.configuration.network, device).map_err(net_error)?;
         net.initialise(seed).map_err(net_error)?;
+        let configuration = &inputs.configuration;
+        net.reserve_training(configuration.batch_size, configuration.patch_shape)
+            .map_err(|e| Error::failed(e.to_string()))?;
         let schedule = Schedule::new(&recipe.schedule, recipe.optimiser.learning_rate);
         let state = schedule.begin();
         let mut trainer = Self {

@@ -3,10 +3,11 @@
 use super::state::State;
 use super::{Runner, UNet};
 use crate::Error;
+use crate::engine::Engine;
 use crate::engine::cuda::CudaEngine;
 use crate::loss::{Loss, LossOptions};
 use crate::optimiser::Optimiser;
-use kernels::{Event, Pointer};
+use kernels::{Event, GpuError, Pointer};
 
 /// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,32 @@ impl UNet {
         let state = self.on_card(options)?;
         state.take(batch)?;
         state.received_loss(options, false)
+    }
+
+    /// On a card, takes the memory of training now rather than in the first iteration.
+    ///
+    /// # Errors
+    /// One line with what is wanted and what is free, if it isn't enough.
+    pub fn reserve_training(&mut self, samples: usize, patch: [usize; 3]) -> Result<(), Error> {
+        let Runner::Cuda(state) = &mut self.runner else { return Ok(()) };
+        let (spec, topology, engine) = (&self.spec, &self.topology, &state.passes.engine);
+        let bytes =
+            |training| State::memory_bytes(spec, topology, engine, samples, patch, training);
+        // The parameters lie there already.
+        let wanted = bytes(true).saturating_sub(engine.parameter_bytes(topology, false) as u64);
+        let free = engine.ctx.gpu.memory()?.free;
+        if wanted > free {
+            let [z, y, x] = patch;
+            return Err(Error::Gpu(GpuError::Memory {
+                what: format!("training with batches of {samples} × {z}×{y}×{x} voxels"),
+                wanted,
+                free,
+                way_out: "end other programs on the card, plan again with a smaller --gpu-memory, \
+                          or use --device cpu"
+                    .into(),
+            }));
+        }
+        state.prepare_training(samples, patch).map(|_| ())
     }
 
     fn on_card(&mut self, options: &LossOptions) -> Result<&mut State<CudaEngine>, Error> {
