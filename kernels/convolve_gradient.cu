@@ -296,8 +296,7 @@ struct BiasGradientArgs {
 };
 
 template <typename T>
-DEVICE void bias_ranges(const BiasGradientArgs& args) {
-    __shared__ float sums[256 * 8];
+DEVICE void bias_ranges(const BiasGradientArgs& args, float* sums) {
     const u32 lanes = 256 / args.groups, group = threadIdx.x % args.groups, lane = threadIdx.x / args.groups;
     const u32 end = static_cast<u32>(static_cast<u64>(args.voxels) * (blockIdx.x + 1) / args.ranges);
     u32 voxel = static_cast<u32>(static_cast<u64>(args.voxels) * blockIdx.x / args.ranges) + lane;
@@ -318,8 +317,16 @@ DEVICE void bias_ranges(const BiasGradientArgs& args) {
     }
 }
 
-KERNEL(bias_gradient_bf16, 256, BiasGradientArgs) { bias_ranges<bf16>(args); }
-KERNEL(bias_gradient_f32, 256, BiasGradientArgs) { bias_ranges<float>(args); }
+KERNEL(bias_gradient_bf16, 256, BiasGradientArgs) {
+    __shared__ float sums[256 * 8];
+    bias_ranges<bf16>(args, sums);
+}
+
+KERNEL(bias_gradient_f32, 256, BiasGradientArgs) {
+    __shared__ float sums[256 * 8];
+    bias_ranges<float>(args, sums);
+}
+
 
 KERNEL(bias_gradient_add, 256, BiasGradientArgs) {
     const u32 c = blockIdx.x * 256 + threadIdx.x;

@@ -16,7 +16,15 @@ macro_rules! sources {
 }
 
 /// Every `.cu` file of this folder. One file is one module of the card, compiled and cached on its own.
-pub const SOURCES: &[Source] = sources!["norm.cu", "pool.cu", "ranges.cu", "tensor.cu"];
+pub const SOURCES: &[Source] = sources![
+    "convolve.cu",
+    "convolve_gradient.cu",
+    "norm.cu",
+    "pack.cu",
+    "pool.cu",
+    "ranges.cu",
+    "tensor.cu"
+];
 
 /// What they may include.
 pub const HEADERS: &[Source] = sources!["device.cuh"];
