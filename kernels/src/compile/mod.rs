@@ -159,25 +159,7 @@ impl Compiler {
 
     /// Compiles on all cores, in the order of the jobs.
     pub fn compile(&self, jobs: &[Job]) -> Vec<Result<Done, GpuError>> {
-        // The compiler recurses deeper than a thread's usual stack is made for.
-        const STACK: usize = 16 << 20;
-        let next = AtomicUsize::new(0);
-        let done: Vec<OnceLock<_>> = jobs.iter().map(|_| OnceLock::new()).collect();
-        let work = || {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(job) = jobs.get(index) else { return };
-                done[index].get_or_init(|| self.compile_one(job));
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..cores.min(jobs.len()) {
-                let thread = std::thread::Builder::new().stack_size(STACK);
-                thread.spawn_scoped(scope, work).expect("threads can be started");
-            }
-        });
-        done.into_iter().map(|result| result.into_inner().expect("every job was taken")).collect()
+        on_all_cores(jobs, |job| self.compile_one(job))
     }
 
     fn compile_one(&self, job: &Job) -> Result<Done, GpuError> {
@@ -194,4 +176,27 @@ impl Compiler {
         let not_kept = kept.err().map(|error| error.to_string());
         Ok(Done { compiled, cached: false, not_kept })
     }
+}
+
+/// What `work` makes of the items, in their order.
+pub fn on_all_cores<T: Sync, R: Send + Sync>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    // The compiler recurses deeper than a thread's usual stack is made for.
+    const STACK: usize = 16 << 20;
+    let next = AtomicUsize::new(0);
+    let done: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
+    let take = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
+            done[index].get_or_init(|| work(item));
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores.min(items.len()) {
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            thread.spawn_scoped(scope, take).expect("threads can be started");
+        }
+    });
+    done.into_iter().map(|result| result.into_inner().expect("every item was taken")).collect()
 }
