@@ -12,4 +12,4 @@ if [[ "$(cat "$tools/pins" 2> /dev/null)" != "${pins[*]}" ]]; then
   echo "${pins[*]}" > "$tools/pins"
 fi
 cuda=("$tools"/lib/python3*/site-packages/nvidia/cu13)
-exec cargo run -q -p kernels --example check-kernels -- --nvrtc "${cuda[0]}/lib" --tools "${cuda[0]}/bin" "$@"
+exec cargo run -q -p kernels --bin check-kernels -- --nvrtc "${cuda[0]}/lib" --tools "${cuda[0]}/bin" "$@"

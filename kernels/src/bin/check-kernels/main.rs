@@ -88,11 +88,11 @@ fn compiler(args: &Args) -> Result<Compiler, String> {
     found.map(|(compiler, _)| compiler).map_err(|error| error.to_string())
 }
 
-/// `target/check-kernels`, for this program at `target/debug/examples/check-kernels`.
+/// `target/kernels`, for this program at `target/debug/check-kernels`.
 fn cache() -> Result<PathBuf, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let target = program.ancestors().nth(3).ok_or("this program is in no target folder")?;
-    Ok(target.join("check-kernels"))
+    let target = program.ancestors().nth(2).ok_or("this program is in no target folder")?;
+    Ok(target.join("kernels"))
 }
 
 fn read_budget() -> Result<Budget, String> {
