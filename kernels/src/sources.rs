@@ -19,6 +19,7 @@ macro_rules! sources {
 pub const SOURCES: &[Source] = sources![
     "convolve.cu",
     "convolve_gradient.cu",
+    "loss.cu",
     "norm.cu",
     "pack.cu",
     "pool.cu",

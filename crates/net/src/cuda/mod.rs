@@ -2,6 +2,7 @@
 //! `kernels/*.cu`. Shapes are asserted here, the kernels assume them.
 
 pub(crate) mod linear;
+pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;
 mod ranges;

@@ -1,6 +1,7 @@
 //! Every operation on the simulator, and on a card where one is asked for, against the f64 definitions.
 
 mod linear;
+mod loss;
 mod norm;
 mod residual;
 mod transfer;
