@@ -13,11 +13,8 @@ __thread Running running;
 // Of this thread of the machine, while it runs blocks.
 static __thread BlockRunner* runner;
 
-// What memory holds that was never written: NaN as float and as bf16, -1 as an integer.
-constexpr int poison = 0xff;
 // Bytes behind shared memory that must stay as they are.
 constexpr size_t guard_bytes = 4096;
-constexpr unsigned char guard = 0xa5;
 
 static const char* base_name(const char* path) {
     const char* slash = strrchr(path, '/');
@@ -42,7 +39,8 @@ void fail(Site site, const char* pattern, ...) {
     va_start(arguments, pattern);
     vsnprintf(text, sizeof text, pattern, arguments);
     va_end(arguments);
-    runner->fail(text_of(site) + ": " + text + runner->where());
+    runner->blame(site, text);
+    runner->stop();
 }
 
 void block_barrier(Site site) { runner->wait_at_barrier(site); }
@@ -86,6 +84,10 @@ static const ThreadVariables& thread_variables() {
     return variables;
 }
 
+void stop_at_access(const void* address) {
+    if (runner && runner->in_kernel()) runner->stop_at_access(address);
+}
+
 static void stack_entry() {
     arrived_on_stack();
     runner->run_threads();
@@ -115,10 +117,14 @@ void BlockRunner::begin(const Launch& launch) {
     running.grid = launch.grid;
     running.shared = shared_;
     prepare_own(main_);
+    signals_.begin();
     runner = this;
 }
 
-void BlockRunner::end() { runner = nullptr; }
+void BlockRunner::end() {
+    signals_.end();
+    runner = nullptr;
+}
 
 bool BlockRunner::run(Index3 block) {
     running.block = block;
@@ -144,8 +150,9 @@ bool BlockRunner::run(Index3 block) {
     const uint32_t warps = (count_ + 31) / 32;
     runnable_warps_ = warps == 32 ? ~0u : (1u << warps) - 1;
     forget_shared_memory();
-    current_ = static_cast<uint32_t>(pick());
-    resume(current_, main_, false);
+    in_kernel_ = true;
+    resume(static_cast<uint32_t>(pick()), main_, false);
+    in_kernel_ = false;
     if (!failed_ && finished_ < count_) {
         failed_ = true;
         error_ = stuck();
@@ -233,7 +240,10 @@ void BlockRunner::run_threads() {
         block_running(nullptr, {});
         returned_[current_] = true;
         ++finished_;
-        if (at_barrier_ > 0) fail(stuck());
+        if (at_barrier_ > 0) {
+            error_ = stuck();
+            stop();
+        }
         const int next = pick();
         if (next < 0) switch_context(stack->context, main_, true);
         if (threads_[next].stack) {
@@ -245,11 +255,25 @@ void BlockRunner::run_threads() {
     }
 }
 
-void BlockRunner::fail(const std::string& message) {
+void BlockRunner::blame(Site site, const char* text) { error_ = text_of(site) + ": " + text + where(); }
+
+// Nothing of the stack is unwound: no caller holds anything.
+void BlockRunner::stop() {
     failed_ = true;
-    error_ = message;
     switch_context(threads_[current_].stack->context, main_, true);
     abort();
+}
+
+// By a signal that the processor raised: `address` can't be accessed.
+void BlockRunner::stop_at_access(const void* address) {
+    const Stack& stack = *threads_[current_].stack;
+    const auto* at = static_cast<const unsigned char*>(address);
+    if (at < stack.bottom && at >= stack.bottom - stack.size) {
+        error_ = format("the locals of a thread take more than %zu KiB", stack.size >> 10) + where();
+    } else {
+        error_ = format("address %p is in no memory", address) + where();
+    }
+    stop();
 }
 
 void BlockRunner::wait_at_barrier(Site site) {
@@ -257,11 +281,15 @@ void BlockRunner::wait_at_barrier(Site site) {
         barrier_ = site;
     } else if (barrier_.line != site.line || strcmp(barrier_.file, site.file) != 0) {
         block_running("barrier", site);
-        fail("divergent barriers: " + stuck());
+        error_ = "divergent barriers: " + stuck();
+        stop();
     }
     block_running("barrier", site);
     ++at_barrier_;
-    if (finished_ > 0) fail(stuck());
+    if (finished_ > 0) {
+        error_ = stuck();
+        stop();
+    }
     if (at_barrier_ == count_) {
         at_barrier_ = 0;
         for (uint32_t thread = 0; thread < count_; ++thread) release(thread);
@@ -277,7 +305,8 @@ bool BlockRunner::arrive(const char* operation, Site site) {
     } else if (strcmp(warp.operation, operation) != 0 || warp.site.line != site.line ||
                strcmp(warp.site.file, site.file) != 0) {
         block_running(operation, site);
-        fail("divergent warp collective: " + stuck());
+        error_ = "divergent warp collective: " + stuck();
+        stop();
     }
     warp.arrived |= 1u << current_ % 32;
     if (warp.arrived == ~0u) return true;

@@ -1,6 +1,8 @@
 // One block at a time: its threads, who of them waits for what, and in which order they go on.
 #pragma once
 
+#include <csignal>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,10 @@
 namespace sim {
 
 constexpr uint32_t max_threads = 1024;
+// What memory holds that was never written: NaN as float and as bf16, -1 as an integer.
+constexpr unsigned char poison = 0xff;
+// What memory holds that must not be written.
+constexpr unsigned char guard = 0xa5;
 
 // Which of the threads that can go on goes on. Results must not depend on it.
 enum class Order : uint32_t { ascending, descending, random };
@@ -21,6 +27,17 @@ struct Launch {
     const void* arguments;
     Order order;
     uint64_t seed;
+};
+
+// While it catches, invalid accesses of kernels that this thread of the machine runs end their launch, not the process.
+class SignalCatcher {
+public:
+    void begin();
+    void end();
+
+private:
+    std::unique_ptr<char[]> stack_;  // the handler's: a kernel may have used up its own
+    stack_t before_{};
 };
 
 class BlockRunner {
@@ -45,10 +62,14 @@ public:
     void wait_for_copies(uint32_t pending);
     // Sixteen bytes of the block's shared memory.
     bool in_shared_memory(const void* pointer) const;
-    [[noreturn]] void fail(const std::string& message);
+    // Why the running thread can't go on; to be followed by `stop`.
+    void blame(Site site, const char* text);
+    // Ends the block.
+    [[noreturn]] void stop();
+    [[noreturn]] void stop_at_access(const void* address);
+    bool in_kernel() const { return in_kernel_; }
     // What a thread's stack does: runs threads that have none yet, one after the other.
     [[noreturn]] void run_threads();
-    std::string where() const;
 
 private:
     struct Copy {
@@ -78,13 +99,16 @@ private:
     void forget_shared_memory();
     bool overran_shared_memory();
     std::string stuck() const;
+    std::string where() const;
     std::string threads_where(uint32_t state) const;
 
     const Launch* launch_ = nullptr;
     std::string error_;
     bool failed_ = false;
+    bool in_kernel_ = false;  // a thread of the block, not what runs blocks
     Context main_;
     StackPool stacks_;
+    SignalCatcher signals_;
     std::vector<Thread> threads_;
     std::vector<Warp> warps_;
     uint32_t count_ = 0;             // of threads
@@ -98,5 +122,8 @@ private:
     unsigned char* shared_ = nullptr;
     std::vector<bool> returned_;
 };
+
+// Ends the block that runs, if one does.
+void stop_at_access(const void* address);
 
 }  // namespace sim

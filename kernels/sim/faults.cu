@@ -96,6 +96,19 @@ KERNEL(fault_global_read, 32, FaultArgs) { args.to[threadIdx.x] = args.to[thread
 
 KERNEL(fault_global_write, 32, FaultArgs) { args.to[threadIdx.x + args.at] = 0; }
 
+KERNEL(fault_null, 32, FaultArgs) { reinterpret_cast<u32*>(u64(args.zero))[args.at] = 0; }
+
+// Locals that no stack holds.
+DEVICE u32 deep(u32 depth, const FaultArgs& args) {
+    u32 words[1024];
+    for (u32 i = 0; i < 1024; i++) words[i] = args.to[(i + depth) % 32];
+    if (depth == 0) return words[args.at];
+    const u32 below = deep(depth - 1, args);
+    return words[(below + args.at) % 1024] + below;
+}
+
+KERNEL(fault_deep, 32, FaultArgs) { args.to[threadIdx.x] = deep(args.at, args); }
+
 KERNEL(fault_shared_overrun, 32, FaultArgs) {
     shared_words()[threadIdx.x + args.at] = 0;
     barrier();

@@ -16,6 +16,21 @@ namespace sim {
 
 static Kernel* kernels;
 
+// Bytes before and behind device memory that must stay as they are. The sanitizer has its own.
+#if SIM_ADDRESS_SANITIZER
+constexpr size_t memory_guard = 0;
+#else
+constexpr size_t memory_guard = 512;
+#endif
+constexpr size_t memory_alignment = 256;
+
+// The first of `bytes` bytes that is not a guard's; `bytes` if all are.
+static size_t first_changed(const unsigned char* guarded, size_t bytes) {
+    size_t i = 0;
+    while (i < bytes && guarded[i] == guard) ++i;
+    return i;
+}
+
 Kernel::Kernel(const char* name, uint32_t threads, size_t argument_bytes, void (*run)(const void*), Site site,
                const unsigned char* shared_begin, const unsigned char* shared_end)
     : name(name),
@@ -177,15 +192,34 @@ int32_t sim_launch(const SimLaunch* request, char* error, uint64_t error_bytes) 
 
 // Device memory: aligned to 256 bytes, full of NaN. Null if the machine has none left.
 void* sim_allocate(uint64_t bytes) {
+    using namespace sim;
+    const size_t all = memory_guard + std::max<uint64_t>(bytes, 1) + memory_guard;
     void* memory = nullptr;
-    if (posix_memalign(&memory, 256, std::max<uint64_t>(bytes, 1)) != 0) return nullptr;
-    memset(memory, 0xff, bytes);
-    return memory;
+    if (posix_memalign(&memory, memory_alignment, all) != 0) return nullptr;
+    memset(memory, guard, all);
+    auto* begin = static_cast<unsigned char*>(memory) + memory_guard;
+    memset(begin, poison, bytes);
+    return begin;
 }
 
 void sim_free(void* memory, uint64_t bytes) {
-    memset(memory, 0xff, bytes);
-    free(memory);
+    memset(memory, sim::poison, bytes);
+    free(static_cast<unsigned char*>(memory) - sim::memory_guard);
+}
+
+// Whether something was written shortly before or behind memory of `bytes` bytes; if so, `offset` is how far from its
+// begin. What is found once isn't found again.
+int32_t sim_written_outside(void* memory, uint64_t bytes, int64_t* offset) {
+    using namespace sim;
+    auto* begin = static_cast<unsigned char*>(memory);
+    for (unsigned char* guarded : {begin - memory_guard, begin + bytes}) {
+        const size_t changed = first_changed(guarded, memory_guard);
+        if (changed == memory_guard) continue;
+        *offset = guarded + changed - begin;
+        memset(guarded, guard, memory_guard);
+        return 1;
+    }
+    return 0;
 }
 
 // The name of the `index`-th kernel, with its threads and bytes of arguments; null behind the last.

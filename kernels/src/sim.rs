@@ -142,7 +142,11 @@ impl Simulator {
     fn run(&self, work: &Work) -> Result<(), GpuError> {
         self.state().check(work)?;
         match work {
-            Work::Launch { launch, arguments } => machine::launch(launch, arguments, &self.options),
+            Work::Launch { launch, arguments } => {
+                machine::launch(launch, arguments, &self.options)?;
+                let intact = self.state().intact();
+                intact.map_err(|found| machine::call_error(launch.kernel, found))
+            }
             Work::Copy { from, to, bytes } => {
                 // SAFETY: both ranges are in live allocations, as was checked; `copy` allows them to overlap.
                 unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, *bytes) };

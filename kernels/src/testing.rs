@@ -9,7 +9,6 @@ use crate::sim::SimOptions;
 /// If a card is asked for and there is none.
 #[must_use]
 pub fn test_gpus() -> Vec<Gpu> {
-    #[expect(clippy::disallowed_methods, reason = "a switch of tests, not of programs")]
     let card = std::env::var_os("NNU_TEST_CUDA").is_some();
     let mut gpus = vec![Gpu::sim(SimOptions::default())];
     if card {

@@ -1,8 +1,10 @@
 //! The functions of `device.cuh` against their definitions, on every [`Gpu`] there is: the kernels of `sim/probes.cu`.
 //! Operand layouts are those of the PTX manual's figures, written down here as it draws them.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use half::bf16;
-use kernels::{Arguments, Gpu, Order, Pointer, SimOptions, arguments};
+use kernels::compile::Places;
+use kernels::{Arguments, Gpu, Order, Pointer, SimOptions, Source, arguments, cuda};
 
 arguments! {
     struct ProbeArgs { from: Pointer, to: Pointer }
@@ -17,11 +19,18 @@ arguments! {
     struct ProbeIndexArgs { to: Pointer }
 }
 
-/// The simulator in two orders; the probes must hold on a card as they are.
+/// The simulator in two orders and, if `NNU_TEST_CUDA` is set, card 0.
 fn gpus() -> Vec<Gpu> {
-    [Order::Ascending, Order::Random(7)]
-        .map(|order| Gpu::sim(SimOptions { order, ..SimOptions::default() }))
-        .into()
+    let simulated = [Order::Ascending, Order::Random(7)]
+        .map(|order| Gpu::sim(SimOptions { order, ..SimOptions::default() }));
+    let mut gpus = Vec::from(simulated);
+    if std::env::var_os("NNU_TEST_CUDA").is_some() {
+        let text = include_str!("../sim/probes.cu");
+        let probes = [Source { file: "probes.cu", text }];
+        let opened = cuda::open(0, &probes, &Places::of_process());
+        gpus.push(opened.unwrap_or_else(|error| panic!("NNU_TEST_CUDA: {error}")).0);
+    }
+    gpus
 }
 
 /// Launches a kernel of `threads` threads over words; returns as many as asked for.

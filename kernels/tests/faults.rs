@@ -40,7 +40,7 @@ fn line(text: &str, occurrence: usize) -> String {
 /// The words of a run in one order.
 fn in_order(order: Order, kernel: &'static str, at: u32) -> Vec<u32> {
     let gpu = Gpu::sim(SimOptions { order, threads: 1, ..SimOptions::default() });
-    run(&gpu, kernel, at).unwrap()
+    run(&gpu, kernel, at).expect("nothing is refused")
 }
 
 /// How many different results the orders give.
@@ -163,6 +163,28 @@ fn undefined_arithmetic_and_indices_are_reported() {
     let index = reason("fault_static_overrun", 3);
     assert!(index.contains("index 32 of array"), "{index}");
     assert!(index.contains("thread 29 of block"), "{index}");
+}
+
+#[cfg(not(feature = "sanitize"))]
+#[test]
+fn writes_outside_of_allocations_are_reported() {
+    let behind = reason("fault_global_write", 225);
+    assert_eq!(behind, "byte 1024 of an allocation of 1024 was written");
+}
+
+#[cfg(not(feature = "sanitize"))]
+#[test]
+fn wild_accesses_are_reported() {
+    let wild = reason("fault_global_write", 2_u32.wrapping_neg());
+    assert!(wild.contains("is in no memory (thread 0 of block (0, 0, 0))"), "{wild}");
+    let null = reason("fault_null", 0);
+    assert!(null.starts_with(&line("KERNEL(fault_null", 1)), "{null}");
+    assert!(null.contains("null pointer"), "{null}");
+    let deep = reason("fault_deep", 100);
+    assert!(deep.contains("the locals of a thread take more than 64 KiB"), "{deep}");
+    // The process and the threads of the machine are as before.
+    assert_eq!(reason("fault_deep", 100), deep);
+    assert!(in_order(Order::Ascending, "fault_none", 1).len() == 256);
 }
 
 #[cfg(not(feature = "sanitize"))]

@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn sim_launch(request: *const Request, error: *mut c_char, error_bytes: u64) -> i32;
     fn sim_allocate(bytes: u64) -> *mut c_void;
     fn sim_free(memory: *mut c_void, bytes: u64);
+    fn sim_written_outside(memory: *mut c_void, bytes: u64, offset: *mut i64) -> i32;
     fn sim_kernel(index: u64, threads: *mut u32, argument_bytes: *mut u64) -> *const c_char;
 }
 
@@ -56,7 +57,7 @@ pub fn kernels() -> Vec<Kernel> {
     kernels
 }
 
-fn call_error(kernel: &str, reason: String) -> GpuError {
+pub(super) fn call_error(kernel: &str, reason: String) -> GpuError {
     GpuError::Call { call: format!("launch of {kernel}"), reason }
 }
 
@@ -117,4 +118,16 @@ pub(super) fn allocate(bytes: usize) -> Option<u64> {
 pub(super) unsafe fn free(address: u64, bytes: usize) {
     // SAFETY: by contract.
     unsafe { sim_free(address as *mut c_void, bytes as u64) };
+}
+
+/// How far from its begin something was written shortly before or behind an allocation, since the last call.
+///
+/// # Safety
+/// The address is from [`allocate`] with as many bytes.
+pub(super) unsafe fn written_outside(address: u64, bytes: usize) -> Option<i64> {
+    let mut offset = 0;
+    let memory = address as *mut c_void;
+    // SAFETY: by contract; `offset` is valid for a write.
+    let found = unsafe { sim_written_outside(memory, bytes as u64, &raw mut offset) };
+    (found != 0).then_some(offset)
 }

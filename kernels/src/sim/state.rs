@@ -141,6 +141,17 @@ impl State {
         Err(refused(what, format!("{bytes} bytes at {:#x} are not in an allocation", pointer.0)))
     }
 
+    /// Reports what a kernel wrote outside of allocations, as far as it is seen.
+    pub(super) fn intact(&self) -> Result<(), String> {
+        for (&address, &bytes) in &self.allocations {
+            // SAFETY: in the map, so from `allocate`.
+            if let Some(offset) = unsafe { machine::written_outside(address, bytes) } {
+                return Err(format!("byte {offset} of an allocation of {bytes} was written"));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses work on memory that isn't there.
     pub(super) fn check(&self, work: &Work) -> Result<(), GpuError> {
         match work {
