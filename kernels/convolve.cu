@@ -7,8 +7,7 @@
 // its own taps and writes voxels first + v · out_stride.
 //
 // A block takes items blockIdx.x, + gridDim.x, … of its class; an item is a tile of output voxels (a box of powers of
-// two, 16 · m_tiles · warps_m voxels) by warps_n blocks of 32 output channels. A warp computes 16 · m_tiles voxels × 32
-// channels. Input channels come in chunks of 32, the last of a tensor of 8, 16 or 32. For each chunk the tile's input
+// two) by `blocks` blocks of 32 output channels. Each of four warps computes 16 · m_tiles voxels of it. Input channels come in chunks of 32, the last of a tensor of 8, 16 or 32. For each chunk the tile's input
 // voxels, halo included, are copied to shared memory once, as [8-channel group][voxel][8], for all taps: a tap is an
 // offset. The weights come in steps of so many slots (a slot: 8 input channels of one tap × 32 output channels). Copies
 // for the next step and the next chunk run while the present step is multiplied.
@@ -44,7 +43,7 @@ struct ConvolveArgs {
     u32 in_stride[3], out_stride[3];
     u32 tile_log[3];
     u32 batch;
-    u32 columns;       // items side by side: blocks of output channels / warps_n, rounded up
+    u32 columns;       // items side by side, which together have all output channels
     u32 plane;         // voxels from one group to the next in the shared tile: 2 modulo 8
     u32 tile_groups;   // most groups of a chunk
     u32 buffers;       // 1 or 2 shared tiles
@@ -56,18 +55,24 @@ struct ConvolveArgs {
     ConvolveTap taps[27];
 };
 
-template <bool split, u32 m_tiles, u32 warps_m, u32 warps_n>
+template <bool split, u32 m_tiles, u32 blocks>
 struct Convolution {
-    static constexpr u32 threads = 32 * warps_m * warps_n;
+    static constexpr u32 warps = 4, threads = 32 * warps;
     static constexpr u32 halves = split ? 2 : 1;
     static constexpr u32 element = split ? 4 : 2;
-    static constexpr u32 channels = 32 * warps_n;
+    static constexpr u32 channels = 32 * blocks;
 
     // Where an item lies.
     struct Item {
         u32 column;  // of blocks of output channels
         u32 tile[3];
         u32 sample;
+    };
+
+    // Operands of a multiplication by 16 input channels (or 8 of two taps).
+    struct Fragments {
+        u32 a[halves][m_tiles][4];
+        u32 b[halves][2 * blocks][4];
     };
 
     // A chunk of input channels of an item.
@@ -85,14 +90,14 @@ struct Convolution {
     u32* offsets;     // bytes in the shared tile of each slot, for chunks of 4, 2 and 1 groups
     float* sums;      // for statistics
     u8* tiles;        // [buffer][high, low][group][voxel]
-    u8* stages;       // [2][high, low][warps_n][slot]
+    u8* stages;       // [2][high, low][block][slot]
     u32 tile_bytes;   // of a half
     u32 stage_bytes;  // of a half
     u32 items;
     u32 chunks[2];
     u32 packed_groups[2];
     u32 rows[m_tiles];  // bytes in the shared tile
-    float sum[m_tiles][4][4];
+    float sum[m_tiles][4 * blocks][4];
 
     static DEVICE u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }
 
@@ -111,20 +116,20 @@ struct Convolution {
         offsets = reinterpret_cast<u32*>(shared);
         shared += 16 * ceil_div(7 * 27 + 1, 4);
         sums = reinterpret_cast<float*>(shared);
-        shared += 2 * 4 * warps_m * channels;
+        shared += 2 * 4 * warps * channels;
         tile_bytes = 16 * args.tile_groups * args.plane;
         tiles = shared;
         stages = shared + args.buffers * halves * tile_bytes;
-        stage_bytes = 512 * warps_n * args.step_slots;
+        stage_bytes = 512 * blocks * args.step_slots;
         items = args.batch * cls.tiles[0] * cls.tiles[1] * cls.tiles[2] * args.columns;
         UNROLL for (u32 t = 0; t < 2; t++) {
             chunks[t] = ceil_div(args.input_groups[t], 4);
             packed_groups[t] = args.input_groups[t] ? fill_groups(args.input_groups[t]) : 0;
         }
-        const u32 lane = threadIdx.x % 32, warp_m = threadIdx.x / 32 % warps_m;
+        const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         UNROLL for (u32 i = 0; i < m_tiles; i++) {
             u32 v[3];
-            split_row((warp_m * m_tiles + i) * 16 + lane % 16, v);
+            split_row((warp * m_tiles + i) * 16 + lane % 16, v);
             const u32 row = v[0] * args.in_stride[0] * cls.halo[1] + v[1] * args.in_stride[1];
             rows[i] = 16 * (row * cls.part * args.in_stride[2] + v[2]);
         }
@@ -177,7 +182,7 @@ struct Convolution {
         chunk.voxels = args.input[t] + item.sample * voxels * chunk.pitch + local * 8 * element;
         chunk.groups = groups - local < 4 ? groups - local : 4;
         chunk.log_groups = log_groups(chunk.groups);
-        const u32 group = item.column * warps_n * (packed_groups[0] + packed_groups[1]) + (t ? packed_groups[0] : 0) + local;
+        const u32 group = item.column * blocks * (packed_groups[0] + packed_groups[1]) + (t ? packed_groups[0] : 0) + local;
         chunk.weights = args.weights + static_cast<u64>(group) * args.packed_taps * 512;
         UNROLL for (u32 a = 0; a < 3; a++) {
             chunk.first[a] = cls.origin[a] + static_cast<i32>((item.tile[a] << args.tile_log[a]) * args.in_stride[a]);
@@ -240,14 +245,14 @@ struct Convolution {
         const u32 taps = cls.taps - first < step_taps(chunk) ? cls.taps - first : step_taps(chunk);
         const u32 slots = ((taps << chunk.log_groups) + 1) / 2 * 2;
         const u64 block_bytes = static_cast<u64>(packed_groups[0] + packed_groups[1]) * args.packed_taps * 512;
-        const u32 blocks = ceil_div(args.output_groups[0], 4) + ceil_div(args.output_groups[1], 4);
+        const u32 all_blocks = ceil_div(args.output_groups[0], 4) + ceil_div(args.output_groups[1], 4);
         for (u32 unit = threadIdx.x; unit < slots * 32; unit += threads) {
             const u32 slot = unit / 32, row = unit % 32;
             const u32 tap = slot >> chunk.log_groups, group = slot & ((1u << chunk.log_groups) - 1);
             const u32 index = tap < taps ? args.taps[cls.first_tap + first + tap].index : 0;
             const u8* from = chunk.weights + ((index << chunk.log_groups) + group) * 512 + row * 16;
-            UNROLL for (u32 n = 0; n < warps_n; n++) {
-                const bool valid = tap < taps && item.column * warps_n + n < blocks;
+            UNROLL for (u32 n = 0; n < blocks; n++) {
+                const bool valid = tap < taps && item.column * blocks + n < all_blocks;
                 UNROLL for (u32 h = 0; h < halves; h++) {
                     copy_async16(stage + h * stage_bytes + n * 512 * args.step_slots + unit * 16,
                                  valid ? from + n * block_bytes + h * args.weights_low : args.weights, valid);
@@ -256,51 +261,72 @@ struct Convolution {
         }
     }
 
-    DEVICE void multiply(const Chunk& chunk, u32 step, const u8* tile, const u8* stage) {
-        const u32 lane = threadIdx.x % 32, warp_n = threadIdx.x / 32 / warps_m;
-        const u32 first = step * step_taps(chunk);
-        if (first >= cls.taps) return;
-        const u32 taps = cls.taps - first < step_taps(chunk) ? cls.taps - first : step_taps(chunk);
-        const u32 pairs = ((taps << chunk.log_groups) + 1) / 2;
-        const u32* offset = chunk_offsets(chunk) + (first << chunk.log_groups) + lane / 16;
-        const u8* weights = stage + warp_n * 512 * args.step_slots + lane / 8 % 2 * 512 + (lane / 16 * 8 + lane % 8) * 16;
-        for (u32 pair = 0; pair < pairs; pair++, offset += 2, weights += 1024) {
-            u32 b[halves][2][4];
-            UNROLL for (u32 h = 0; h < halves; h++) {
-                UNROLL for (u32 j = 0; j < 2; j++) load_matrix4(b[h][j], weights + h * stage_bytes + j * 256);
+    DEVICE void load(Fragments& f, const u8* voxels, const u8* weights) const {
+        UNROLL for (u32 h = 0; h < halves; h++) {
+            UNROLL for (u32 n = 0; n < blocks; n++) {
+                UNROLL for (u32 j = 0; j < 2; j++) {
+                    load_matrix4(f.b[h][2 * n + j], weights + h * stage_bytes + n * 512 * args.step_slots + j * 256);
+                }
             }
-            const u8* voxels = tile + *offset;
-            UNROLL for (u32 i = 0; i < m_tiles; i++) {
-                u32 a[halves][4];
-                UNROLL for (u32 h = 0; h < halves; h++) load_matrix4(a[h], voxels + rows[i] + h * tile_bytes);
-                UNROLL for (u32 j = 0; j < 4; j++) {
-                    multiply_add(sum[i][j], a[0], b[0][j / 2][j % 2 * 2], b[0][j / 2][j % 2 * 2 + 1]);
-                    if constexpr (split) {
-                        multiply_add(sum[i][j], a[1], b[0][j / 2][j % 2 * 2], b[0][j / 2][j % 2 * 2 + 1]);
-                        multiply_add(sum[i][j], a[0], b[1][j / 2][j % 2 * 2], b[1][j / 2][j % 2 * 2 + 1]);
-                    }
+            UNROLL for (u32 i = 0; i < m_tiles; i++) load_matrix4(f.a[h][i], voxels + rows[i] + h * tile_bytes);
+        }
+    }
+
+    DEVICE void multiply_all(const Fragments& f) {
+        UNROLL for (u32 i = 0; i < m_tiles; i++) {
+            UNROLL for (u32 j = 0; j < 4 * blocks; j++) {
+                multiply_add(sum[i][j], f.a[0][i], f.b[0][j / 2][j % 2 * 2], f.b[0][j / 2][j % 2 * 2 + 1]);
+                if constexpr (split) {
+                    multiply_add(sum[i][j], f.a[1][i], f.b[0][j / 2][j % 2 * 2], f.b[0][j / 2][j % 2 * 2 + 1]);
+                    multiply_add(sum[i][j], f.a[0][i], f.b[1][j / 2][j % 2 * 2], f.b[1][j / 2][j % 2 * 2 + 1]);
                 }
             }
         }
     }
 
-    // The warp's block of output channels: its tensor, and this thread's first channel in it, of 8.
-    DEVICE u32 output_tensor(const Item& item, u32& channel) const {
-        const u32 block = item.column * warps_n + threadIdx.x / 32 / warps_m;
-        const u32 blocks = ceil_div(args.output_groups[0], 4);
-        channel = (block < blocks ? block : block - blocks) * 32 + threadIdx.x % 4 * 8;
-        return block < blocks ? 0 : 1;
+    // Multiplies a step, two slots at a time; the next two are loaded meanwhile.
+    DEVICE void multiply(const Chunk& chunk, u32 step, const u8* tile, const u8* stage) {
+        const u32 lane = threadIdx.x % 32;
+        const u32 first = step * step_taps(chunk);
+        if (first >= cls.taps) return;
+        const u32 taps = cls.taps - first < step_taps(chunk) ? cls.taps - first : step_taps(chunk);
+        const u32 pairs = ((taps << chunk.log_groups) + 1) / 2;
+        const u32* offset = chunk_offsets(chunk) + (first << chunk.log_groups) + lane / 16;
+        const u8* weights = stage + lane / 8 % 2 * 512 + (lane / 16 * 8 + lane % 8) * 16;
+        const auto load_pair = [&](Fragments& f, u32 pair) {
+            const u32 p = pair < pairs ? pair : pairs - 1;
+            load(f, tile + offset[2 * p], weights + 1024 * p);
+        };
+        Fragments even, odd;
+        load_pair(even, 0);
+        for (u32 pair = 0; pair < pairs; pair += 2) {
+            load_pair(odd, pair + 1);
+            multiply_all(even);
+            if (pair + 1 == pairs) break;
+            load_pair(even, pair + 2);
+            multiply_all(odd);
+        }
+    }
+
+    // A block of output channels of the item: its tensor, and this thread's first channel in it, of 8.
+    DEVICE u32 output_tensor(const Item& item, u32 n, u32& channel) const {
+        const u32 block = item.column * blocks + n;
+        const u32 first_blocks = ceil_div(args.output_groups[0], 4);
+        channel = (block < first_blocks ? block : block - first_blocks) * 32 + threadIdx.x % 4 * 8;
+        return block < first_blocks ? 0 : 1;
     }
 
     DEVICE void start_sums(const Item& item) {
-        u32 channel;
-        const u32 t = output_tensor(item, channel);
-        const float* bias = args.bias ? args.bias + (t ? args.output_channels[0] : 0) : nullptr;
-        UNROLL for (u32 c = 0; c < 8; c++) {
-            const float start = bias && channel + c < args.output_channels[t] ? bias[channel + c] : 0.0f;
-            UNROLL for (u32 i = 0; i < m_tiles; i++) {
-                sum[i][c / 2][c % 2] = start;
-                sum[i][c / 2][2 + c % 2] = start;
+        UNROLL for (u32 n = 0; n < blocks; n++) {
+            u32 channel;
+            const u32 t = output_tensor(item, n, channel);
+            const float* bias = args.bias + (t ? args.output_channels[0] : 0);
+            UNROLL for (u32 c = 0; c < 8; c++) {
+                const float start = args.bias && channel + c < args.output_channels[t] ? bias[channel + c] : 0.0f;
+                UNROLL for (u32 i = 0; i < m_tiles; i++) {
+                    sum[i][4 * n + c / 2][c % 2] = start;
+                    sum[i][4 * n + c / 2][2 + c % 2] = start;
+                }
             }
         }
     }
@@ -332,49 +358,50 @@ struct Convolution {
     }
 
     DEVICE void finish(const Item& item) {
-        u32 channel;
-        const u32 t = output_tensor(item, channel), pitch = 8 * args.output_groups[t];
-        const u32 lane = threadIdx.x % 32, warp_m = threadIdx.x / 32 % warps_m;
+        const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         u32 valid = 0;
         UNROLL for (u32 r = 0; r < 2 * m_tiles; r++) {
             u64 voxel;
-            const bool inside = output_voxel(item, warp_m * m_tiles * 16 + r * 8 + lane / 4, voxel);
+            const bool inside = output_voxel(item, warp * m_tiles * 16 + r * 8 + lane / 4, voxel);
             valid |= static_cast<u32>(inside) << r;
-            float value[8];
-            UNROLL for (u32 c = 0; c < 8; c++) value[c] = sum[r / 2][c / 2][r % 2 * 2 + c % 2];
-            const u64 at = voxel * pitch + channel;
-            if (args.output_float) {
-                store(value, reinterpret_cast<float*>(args.output[t]) + at, inside && channel < pitch);
-            } else {
-                store(value, reinterpret_cast<bf16*>(args.output[t]) + at, inside && channel < pitch);
-                UNROLL for (u32 c = 0; c < 8; c++) value[c] = to_float(to_bf16(value[c]));
+            UNROLL for (u32 n = 0; n < blocks; n++) {
+                u32 channel;
+                const u32 t = output_tensor(item, n, channel), pitch = 8 * args.output_groups[t];
+                float value[8];
+                UNROLL for (u32 c = 0; c < 8; c++) value[c] = sum[r / 2][4 * n + c / 2][r % 2 * 2 + c % 2];
+                const u64 at = voxel * pitch + channel;
+                if (args.output_float) {
+                    store(value, reinterpret_cast<float*>(args.output[t]) + at, inside && channel < pitch);
+                } else {
+                    store(value, reinterpret_cast<bf16*>(args.output[t]) + at, inside && channel < pitch);
+                    UNROLL for (u32 c = 0; c < 8; c++) value[c] = to_float(to_bf16(value[c]));
+                }
+                UNROLL for (u32 c = 0; c < 8; c++) sum[r / 2][4 * n + c / 2][r % 2 * 2 + c % 2] = value[c];
             }
-            UNROLL for (u32 c = 0; c < 8; c++) sum[r / 2][c / 2][r % 2 * 2 + c % 2] = value[c];
         }
         if (args.statistics) statistics(item, valid);
     }
 
-    // Sum over the block's valid rows of (value − centre)^power for each of its channels, in shared memory.
+    // Sums over a warp's valid rows of (value − centre)^power for 32 channels, into shared memory.
     template <bool squares>
-    DEVICE void column_sums(u32 valid, const float (&centre)[8], float* into) const {
+    DEVICE void column_sums(u32 n, u32 valid, const float (&centre)[8], float* into) const {
         const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         float total[8] = {};
         UNROLL for (u32 r = 0; r < 2 * m_tiles; r++) {
             UNROLL for (u32 c = 0; c < 8; c++) {
-                const float value = sum[r / 2][c / 2][r % 2 * 2 + c % 2] - centre[c];
+                const float value = sum[r / 2][4 * n + c / 2][r % 2 * 2 + c % 2] - centre[c];
                 if (valid >> r & 1) total[c] += squares ? value * value : value;
             }
         }
         UNROLL for (u32 c = 0; c < 8; c++) {
             UNROLL for (u32 delta = 4; delta < 32; delta *= 2) total[c] += shuffle_xor(total[c], delta);
-            if (lane < 4) into[warp % warps_m * channels + warp / warps_m * 32 + lane * 8 + c] = total[c];
+            if (lane < 4) into[warp * channels + n * 32 + lane * 8 + c] = total[c];
         }
-        barrier();
     }
 
     static DEVICE float column_total(const float* from, u32 column) {
         float total = 0.0f;
-        for (u32 w = 0; w < warps_m; w++) total += from[w * channels + column];
+        for (u32 w = 0; w < warps; w++) total += from[w * channels + column];
         return total;
     }
 
@@ -385,11 +412,16 @@ struct Convolution {
             count *= left < edge ? left : edge;
         }
         const float share = 1.0f / static_cast<float>(count);
-        const u32 first = threadIdx.x / 32 / warps_m * 32 + threadIdx.x % 4 * 8;
-        float centre[8] = {};
-        column_sums<false>(valid, centre, sums);
-        UNROLL for (u32 c = 0; c < 8; c++) centre[c] = column_total(sums, first + c) * share;
-        column_sums<true>(valid, centre, sums + warps_m * channels);
+        float* squares = sums + warps * channels;
+        const float zero[8] = {};
+        UNROLL for (u32 n = 0; n < blocks; n++) column_sums<false>(n, valid, zero, sums);
+        barrier();
+        UNROLL for (u32 n = 0; n < blocks; n++) {
+            float mean[8];
+            UNROLL for (u32 c = 0; c < 8; c++) mean[c] = column_total(sums, n * 32 + threadIdx.x % 4 * 8 + c) * share;
+            column_sums<true>(n, valid, mean, squares);
+        }
+        barrier();
         const u32 pitch = 8 * args.output_groups[0], channel = item.column * channels + threadIdx.x;
         if (threadIdx.x < channels && channel < pitch) {
             const u32 tile = ((item.sample * cls.tiles[0] + item.tile[0]) * cls.tiles[1] + item.tile[1]) * cls.tiles[2] +
@@ -397,7 +429,7 @@ struct Convolution {
             float* to = args.statistics + static_cast<u64>(tile) * 3 * pitch + channel;
             to[0] = static_cast<float>(count);
             to[pitch] = column_total(sums, threadIdx.x) * share;
-            to[2 * pitch] = column_total(sums + warps_m * channels, threadIdx.x);
+            to[2 * pitch] = column_total(squares, threadIdx.x);
         }
     }
 
@@ -456,11 +488,13 @@ struct Convolution {
     }
 };
 
-KERNEL_RESIDENT(convolve_bf16_256x32, 128, 3, ConvolveArgs) { Convolution<false, 4, 4, 1>(args).run(); }
-KERNEL_RESIDENT(convolve_bf16_256x64, 256, 1, ConvolveArgs) { Convolution<false, 4, 4, 2>(args).run(); }
-KERNEL_RESIDENT(convolve_bf16_128x32, 128, 4, ConvolveArgs) { Convolution<false, 2, 4, 1>(args).run(); }
-KERNEL_RESIDENT(convolve_bf16_64x32, 128, 4, ConvolveArgs) { Convolution<false, 1, 4, 1>(args).run(); }
-KERNEL_RESIDENT(convolve_f32_256x32, 128, 3, ConvolveArgs) { Convolution<true, 4, 4, 1>(args).run(); }
-KERNEL_RESIDENT(convolve_f32_256x64, 256, 1, ConvolveArgs) { Convolution<true, 4, 4, 2>(args).run(); }
-KERNEL_RESIDENT(convolve_f32_128x32, 128, 4, ConvolveArgs) { Convolution<true, 2, 4, 1>(args).run(); }
-KERNEL_RESIDENT(convolve_f32_64x32, 128, 4, ConvolveArgs) { Convolution<true, 1, 4, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_bf16_256x64, 128, 2, ConvolveArgs) { Convolution<false, 4, 2>(args).run(); }
+KERNEL_RESIDENT(convolve_bf16_256x32, 128, 3, ConvolveArgs) { Convolution<false, 4, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_bf16_128x64, 128, 3, ConvolveArgs) { Convolution<false, 2, 2>(args).run(); }
+KERNEL_RESIDENT(convolve_bf16_128x32, 128, 4, ConvolveArgs) { Convolution<false, 2, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_bf16_64x32, 128, 5, ConvolveArgs) { Convolution<false, 1, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_f32_256x64, 128, 2, ConvolveArgs) { Convolution<true, 4, 2>(args).run(); }
+KERNEL_RESIDENT(convolve_f32_256x32, 128, 3, ConvolveArgs) { Convolution<true, 4, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_f32_128x64, 128, 3, ConvolveArgs) { Convolution<true, 2, 2>(args).run(); }
+KERNEL_RESIDENT(convolve_f32_128x32, 128, 4, ConvolveArgs) { Convolution<true, 2, 1>(args).run(); }
+KERNEL_RESIDENT(convolve_f32_64x32, 128, 5, ConvolveArgs) { Convolution<true, 1, 1>(args).run(); }

@@ -3,10 +3,10 @@
 //   gradient[s][l][tap] = sum over small voxels v of small[v][s] · large[v · stride + tap][l]
 //
 // As a matrix product on tensor cores: 32 small channels s × 8 large channels of one tap (a slot) × voxels. A warp keeps
-// a unit of 12 slots (3 taps × 32 large channels) in registers. A block takes a pair (chunk of 32 large channels,
+// a unit of 9 slots in registers, so that 12 warps take 27 taps × 32 large channels. A block takes a pair (chunk of 32 large channels,
 // block of 32 small channels: grid.y) and a range of voxel tiles (grid.x), which it copies to shared memory as
 // [8-channel group][voxel][8], the large one with its halo, the next while the present one is multiplied. A pair has at
-// most 9 units; where it has fewer, the 9 warps share each tile's voxels. Every range and share has a partial sum of its
+// most 12 units; where it has fewer, the 12 warps share each tile's voxels. Every range and share has a partial sum of its
 // own; a second kernel adds them in order. The sums depend on shapes alone, not on the card.
 //
 // Float tensors are multiplied as sums of two bfloat16, x = high + low: high · high + low · high + high · low.
@@ -50,13 +50,19 @@ struct OuterArgs {
 
 template <bool split>
 struct Outer {
-    static constexpr u32 warps = 9, threads = 32 * warps, slots = 12;
+    static constexpr u32 warps = 12, threads = 32 * warps, slots = 9, pairs = (slots + 1) / 2;
     static constexpr u32 halves = split ? 2 : 1;
     static constexpr u32 element = split ? 4 : 2;
 
     struct Tile {
         u32 first[3];  // small voxel
         u32 sample;
+    };
+
+    // Operands of a multiplication over 16 voxels.
+    struct Fragments {
+        u32 a[halves][2][4];
+        u32 b[halves][pairs][4];
     };
 
     const OuterArgs& args;
@@ -67,7 +73,7 @@ struct Outer {
     u8* buffers;      // [buffer][large: high, low; small: high, low][group][voxel]
     u32 large_bytes, small_bytes;  // of a half
     u32 small_plane;
-    u32 offset[slots / 2];  // bytes in the shared large tile of this lane's slot of each pair
+    u32 offset[pairs];  // bytes in the shared large tile of this lane's slot of each pair
     float sum[2][slots][4];
 
     static DEVICE u32 divide(u32 n, u32 by) { return static_cast<u32>(static_cast<u64>(n) * by >> 31); }
@@ -97,10 +103,10 @@ struct Outer {
     }
 
     DEVICE void fill_offsets(u32 unit) {
-        UNROLL for (u32 p = 0; p < slots / 2; p++) {
-            const u32 slot = unit * slots + 2 * p + threadIdx.x % 32 / 16;
+        UNROLL for (u32 p = 0; p < pairs; p++) {
+            const u32 s = 2 * p + threadIdx.x % 32 / 16, slot = unit * slots + s;
             const u32 tap = slot >> chunk.log_groups, group = slot & ((1u << chunk.log_groups) - 1);
-            offset[p] = tap < args.taps ? 16 * (args.tap_voxel[tap] + group * args.plane) : 0;
+            offset[p] = s < slots && tap < args.taps ? 16 * (args.tap_voxel[tap] + group * args.plane) : 0;
         }
     }
 
@@ -172,37 +178,56 @@ struct Outer {
         }
     }
 
-    DEVICE void multiply(const u8* large, const u8* small, u32 share, u32 pairs) {
+    // Of voxels 16 k …. Slots behind the unit's repeat some other.
+    DEVICE void load(Fragments& f, const u8* large, const u8* small, u32 k) const {
         const u32 lane = threadIdx.x % 32;
-        const u32 a_voxel = lane / 16 * 8 + lane % 8, b_voxel = lane / 8 % 2 * 8 + lane % 8;
-        const u8* a_rows = small + 16 * (lane / 8 % 2 * small_plane + a_voxel);
-        for (u32 k = share; k < (small_plane - 2) / 16; k += chunk.shares) {
-            u32 a[halves][2][4];
-            UNROLL for (u32 h = 0; h < halves; h++) {
-                UNROLL for (u32 m = 0; m < 2; m++) {
-                    // Without groups 2 and 3 the second 16 rows repeat the first; nobody reads their sums.
-                    const u32 group = small_groups == 4 ? 2 * m : 0;
-                    load_matrix4_transposed(a[h][m], a_rows + 16 * (k * 16 + group * small_plane) + h * small_bytes);
+        const u8* a_rows = small + 16 * (lane / 8 % 2 * small_plane + k * 16 + lane / 16 * 8 + lane % 8);
+        const u8* b_rows = large + bases[k * 16 + lane / 8 % 2 * 8 + lane % 8];
+        UNROLL for (u32 h = 0; h < halves; h++) {
+            UNROLL for (u32 m = 0; m < 2; m++) {
+                // Without groups 2 and 3 the second 16 rows repeat the first; nobody reads their sums.
+                const u32 group = small_groups == 4 ? 2 * m : 0;
+                load_matrix4_transposed(f.a[h][m], a_rows + 16 * group * small_plane + h * small_bytes);
+            }
+            UNROLL for (u32 p = 0; p < pairs; p++) {
+                load_matrix4_transposed(f.b[h][p], b_rows + offset[p] + h * large_bytes);
+            }
+        }
+    }
+
+    DEVICE void multiply_all(const Fragments& f) {
+        UNROLL for (u32 s = 0; s < slots; s++) {
+            UNROLL for (u32 m = 0; m < 2; m++) {
+                const u32 p = s / 2, b = s % 2 * 2;
+                multiply_add(sum[m][s], f.a[0][m], f.b[0][p][b], f.b[0][p][b + 1]);
+                if constexpr (split) {
+                    multiply_add(sum[m][s], f.a[1][m], f.b[0][p][b], f.b[0][p][b + 1]);
+                    multiply_add(sum[m][s], f.a[0][m], f.b[1][p][b], f.b[1][p][b + 1]);
                 }
             }
-            const u8* b_rows = large + bases[k * 16 + b_voxel];
-            UNROLL for (u32 p = 0; p < slots / 2; p++) {
-                if (p < pairs) {
-                    u32 b[halves][4];
-                    UNROLL for (u32 h = 0; h < halves; h++) {
-                        load_matrix4_transposed(b[h], b_rows + offset[p] + h * large_bytes);
-                    }
-                    UNROLL for (u32 s = 0; s < 2; s++) {
-                        UNROLL for (u32 m = 0; m < 2; m++) {
-                            float(&d)[4] = sum[m][2 * p + s];
-                            multiply_add(d, a[0][m], b[0][2 * s], b[0][2 * s + 1]);
-                            if constexpr (split) {
-                                multiply_add(d, a[1][m], b[0][2 * s], b[0][2 * s + 1]);
-                                multiply_add(d, a[0][m], b[1][2 * s], b[1][2 * s + 1]);
-                            }
-                        }
-                    }
-                }
+        }
+    }
+
+    // The warp's share of a tile, 16 voxels at a time; the next 16 are loaded meanwhile, if registers allow.
+    DEVICE void multiply(const u8* large, const u8* small, u32 share) {
+        const u32 end = (small_plane - 2) / 16;
+        if constexpr (split) {
+            for (u32 k = share; k < end; k += chunk.shares) {
+                Fragments f;
+                load(f, large, small, k);
+                multiply_all(f);
+            }
+        } else {
+            if (share >= end) return;
+            Fragments even, odd;
+            load(even, large, small, share);
+            for (u32 k = share; k < end; k += 2 * chunk.shares) {
+                const u32 k1 = k + chunk.shares, k2 = k1 + chunk.shares;
+                load(odd, large, small, k1 < end ? k1 : k);
+                multiply_all(even);
+                if (k1 >= end) break;
+                load(even, large, small, k2 < end ? k2 : k);
+                multiply_all(odd);
             }
         }
     }
@@ -217,8 +242,6 @@ struct Outer {
         const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const u32 unit = warp % chunk.units, share = warp / chunk.units;
         const bool busy = share < chunk.shares;
-        const u32 left = ((args.taps << chunk.log_groups) - unit * slots + 1) / 2;
-        const u32 pairs = left < slots / 2 ? left : slots / 2;
         const u32 tiles = args.batch * args.tiles[0] * args.tiles[1] * args.tiles[2];
         const u32 end = static_cast<u32>(static_cast<u64>(tiles) * (blockIdx.x + 1) / args.ranges);
         u32 index = static_cast<u32>(static_cast<u64>(tiles) * blockIdx.x / args.ranges);
@@ -247,7 +270,7 @@ struct Outer {
                 if (index + 1 < end) copy_tile(index + 1, buffer);
             }
             const u8* large = buffers + present * buffer_bytes;
-            if (busy) multiply(large, large + halves * large_bytes, share, pairs);
+            if (busy) multiply(large, large + halves * large_bytes, share);
             if (args.buffers == 1) {
                 barrier();
                 if (index + 1 < end) copy_tile(index + 1, 0);
@@ -263,14 +286,14 @@ struct Outer {
     }
 };
 
-KERNEL_RESIDENT(outer_bf16, 288, 1, OuterArgs) { Outer<false>(args).run(); }
-KERNEL_RESIDENT(outer_f32, 288, 1, OuterArgs) { Outer<true>(args).run(); }
+KERNEL(outer_bf16, 384, OuterArgs) { Outer<false>(args).run(); }
+KERNEL(outer_f32, 384, OuterArgs) { Outer<true>(args).run(); }
 
 // Adds the partial sums in their order: a block per slot of a pair (grid.x: slot and small block; grid.y: chunk), a
 // thread per small and large channel.
 KERNEL(outer_add, 256, OuterArgs) {
     const OuterChunk& chunk = args.chunks[blockIdx.y];
-    const u32 slots = args.taps << chunk.log_groups, padded = chunk.units * 12;
+    const u32 slots = args.taps << chunk.log_groups, padded = chunk.units * 9;
     const u32 slot = blockIdx.x % (args.taps * 4), block = blockIdx.x / (args.taps * 4);
     if (slot >= slots) return;
     const u32 s = 32 * block + threadIdx.x / 8, tap = slot >> chunk.log_groups;

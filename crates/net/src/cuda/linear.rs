@@ -3,7 +3,9 @@
 mod arguments;
 mod convolve;
 mod gradient;
+mod job;
 mod pack;
+mod plan;
 mod tile;
 
 pub(crate) use convolve::{gather, scatter, statistics_tiles};
@@ -11,7 +13,9 @@ pub(crate) use gradient::{bias_gradient, bias_scratch, outer, outer_scratch};
 pub(crate) use pack::{PackTable, Packed, pack};
 
 #[cfg(test)]
-pub(super) use convolve::{Limits, VARIANTS, gather_within, scatter_within, tiles_within};
+pub(super) use convolve::{gather_within, scatter_within, tiles_within};
+#[cfg(test)]
+pub(super) use plan::{Limits, VARIANTS};
 
 use super::tensor::{Layout, Tensor};
 

@@ -9,8 +9,8 @@ use crate::ops::linear::Geometry;
 use kernels::Pointer;
 
 /// Warps of a block, and slots (8 large channels of a tap) that a warp takes.
-const WARPS: usize = 9;
-const UNIT: usize = 12;
+const WARPS: usize = 12;
+const UNIT: usize = 9;
 
 /// Multiprocessors of the cards that the cut into ranges is made for. It must not depend on the card that is there, so
 /// that sums don't.
@@ -68,7 +68,7 @@ impl Plan {
         let units = chunks.iter().map(|c| c.units as usize).max().unwrap_or(1);
         let cycles = |edges: Edges| {
             let tiles: usize = edges.count(small.size).iter().product();
-            let multiply = edges.voxels() / 16 * units * 48;
+            let multiply = edges.voxels() / 16 * units * 2 * UNIT * 2;
             (tiles * (multiply + tile_bytes(edges) / 40 + 300)) as u64
         };
         let edges = (5..=8)
