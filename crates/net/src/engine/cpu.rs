@@ -295,6 +295,10 @@ impl Engine for CpuEngine {
         pool::average(self.level, stride, from, to);
     }
 
+    fn begin_loss(&mut self, _options: &LossOptions, _channels: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn set_target(&self, input: &Input, logits: &mut Logits) {
         let (from, to) = (input.image.layout, logits.tensor.layout);
         let ([d, h, w], [sd, sh, sw]) = (from.size, to.size);

@@ -6,46 +6,13 @@
 use super::{Engine, Wanted};
 use crate::Error;
 use crate::cuda::tensor::{Element, Layout as DeviceLayout, Tensor};
-use crate::cuda::{Context, linear, norm, pool, residual, transfer};
-//STUB
-mod loss {
-    use super::*;
-    use crate::ops::loss::Terms;
-    #[derive(Debug)]
-    pub struct Place;
-    impl Place {
-        pub fn at(_: Pointer, _: &DeviceLayout) -> Self {
-            Place
-        }
-        pub fn read(&self, _: &Context) -> Result<Terms, Error> {
-            Ok(Terms::default())
-        }
-    }
-    pub fn place_bytes(_: &DeviceLayout) -> usize {
-        0
-    }
-    pub fn scratch(_: &DeviceLayout) -> usize {
-        0
-    }
-    pub fn nearest(_: &Context, _: Pointer, _: &DeviceLayout, _: Pointer, _: &DeviceLayout) {}
-    pub fn loss(
-        _: &Context,
-        _: &Tensor,
-        _: Pointer,
-        _: &LossOptions,
-        _: Option<(f64, &Tensor)>,
-        _: &Place,
-    ) {
-    }
-}
-//STUBEND
+use crate::cuda::{Context, linear, loss, norm, pool, residual, transfer};
 use crate::device::{Cuda, Precision};
 use crate::loss::LossOptions;
 use crate::ops::loss::Terms;
 use crate::optimiser::Optimiser;
 use crate::tensor::Layout;
-use crate::unet::DeviceBatch;
-use crate::unet::{Layer, Role, Topology};
+use crate::unet::{DeviceBatch, Layer, Role, Topology};
 use kernels::{Buffer, Graph, Pointer};
 use ndarray::{Array5, ArrayView4, ArrayView5, ArrayViewMut5};
 use std::sync::Arc;
@@ -55,6 +22,8 @@ use std::sync::Arc;
 pub(crate) struct CudaEngine {
     pub ctx: Arc<Context>,
     norm_epsilon: f32,
+    /// What labels mean, as the last [`Engine::begin_loss`] had it.
+    meaning: Option<loss::Meaning>,
 }
 
 impl CudaEngine {
@@ -64,7 +33,7 @@ impl CudaEngine {
             Precision::F32 => Element::F32,
         };
         let ctx = Arc::new(Context::new(cuda.gpu().clone(), element)?);
-        Ok(Self { ctx, norm_epsilon })
+        Ok(Self { ctx, norm_epsilon, meaning: None })
     }
 }
 
@@ -109,7 +78,7 @@ pub(crate) struct Logits {
 struct LossPlace {
     gradient: Tensor,
     target: Pointer,
-    state: loss::Place,
+    terms: Pointer,
 }
 
 /// One buffer, cut from its start.
@@ -284,7 +253,7 @@ impl Engine for CudaEngine {
     fn input(&self, arena: &mut Arena, layout: Layout, training: bool) -> Input {
         let layout = device(&layout);
         let (_, image) = arena.take(transfer::array_bytes(&layout));
-        let labels = if training { 2 * layout.batch * layout.voxels() } else { 0 };
+        let labels = if training { loss::target_bytes(&layout) } else { 0 };
         let (_, target) = arena.take(labels);
         Input { image, target, tensor: arena.tensor(layout, self.ctx.element) }
     }
@@ -296,8 +265,8 @@ impl Engine for CudaEngine {
         let (_, array) = arena.take(array);
         let training = training.then(|| LossPlace {
             gradient: arena.tensor(layout, self.ctx.element),
-            target: arena.take(2 * layout.batch * layout.voxels()).1,
-            state: loss::Place::at(arena.take(loss::place_bytes(&layout)).1, &layout),
+            target: arena.take(loss::target_bytes(&layout)).1,
+            terms: arena.take(loss::terms_bytes(&layout)).1,
         });
         Logits { values, array, training }
     }
@@ -408,26 +377,39 @@ impl Engine for CudaEngine {
         pool::average(&self.ctx, stride, from, to);
     }
 
+    fn begin_loss(&mut self, options: &LossOptions, channels: usize) -> Result<(), Error> {
+        let targets = &options.targets;
+        if self.meaning.as_ref().is_none_or(|m| m.targets != *targets) {
+            // Recorded work may still read the old one.
+            self.ctx.stream.synchronise()?;
+            self.meaning = Some(loss::Meaning::new(&self.ctx, targets, channels)?);
+        }
+        Ok(())
+    }
+
     fn set_target(&self, input: &Input, logits: &mut Logits) {
         if let Some(place) = &logits.training {
-            let (from, to) = (input.tensor.layout, logits.values.layout);
-            loss::nearest(&self.ctx, input.target, &from, place.target, &to);
+            let (from, to) = (input.tensor.layout.size, &logits.values.layout);
+            loss::nearest(&self.ctx, input.target, from, place.target, to);
         }
     }
 
     fn loss(&self, logits: &mut Logits, options: &LossOptions, scale: Option<f64>) {
-        if let Some(place) = &logits.training {
-            let gradient = scale.map(|scale| (scale, &place.gradient));
-            loss::loss(&self.ctx, &logits.values, place.target, options, gradient, &place.state);
+        if let (Some(place), Some(meaning)) = (&logits.training, &self.meaning) {
+            let gradient = scale.map(|scale| (&place.gradient, scale));
+            let (ctx, values) = (&self.ctx, &logits.values);
+            loss::loss(ctx, values, place.target, meaning, options, gradient, place.terms);
         }
     }
 
     fn terms(&self, logits: &Logits) -> Result<Terms, Error> {
         self.ctx.check()?;
-        match &logits.training {
-            Some(place) => Ok(place.state.read(&self.ctx)?),
-            None => Ok(Terms::default()),
-        }
+        let Some(place) = &logits.training else { return Ok(Terms::default()) };
+        let layout = &logits.values.layout;
+        loss::read(&self.ctx, layout, place.terms)?.map_err(|found| {
+            let classes = self.meaning.as_ref().map_or(0, |m| m.targets.classes(layout.channels));
+            Error::Class { found, classes }
+        })
     }
 
     fn logits_gradient(logits: &Logits) -> &Tensor {
@@ -566,7 +548,7 @@ impl CudaEngine {
         let (stream, layout) = (&self.ctx.stream, &input.tensor.layout);
         stream.wait(batch.ready)?;
         stream.copy(batch.image, input.image, transfer::array_bytes(layout))?;
-        stream.copy(batch.label, input.target, 2 * layout.batch * layout.voxels())?;
+        stream.copy(batch.label, input.target, loss::target_bytes(layout))?;
         Ok(())
     }
 

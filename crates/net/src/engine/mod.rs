@@ -156,6 +156,8 @@ pub(crate) trait Engine: Debug {
     /// Mean over boxes of `stride`.
     fn average(&self, stride: [usize; 3], from: &Self::Tensor, to: &mut Self::Tensor);
 
+    /// Readies what the loss needs to know of labels, for a network of so many output channels.
+    fn begin_loss(&mut self, options: &LossOptions, channels: usize) -> Result<(), Error>;
     /// The labels at a head's resolution: the voxel at each coarse voxel's centre, the upper one of two (torch's
     /// `nearest-exact`).
     fn set_target(&self, input: &Self::Input, logits: &mut Self::Logits);

@@ -104,6 +104,7 @@ impl<E: Engine> State<E> {
         options: &LossOptions,
         gradients: bool,
     ) -> Result<Loss, Error> {
+        self.passes.engine.begin_loss(options, self.spec.output_channels)?;
         let Some(ws) = &mut self.training else { return Err(Error::NoGradients) };
         let (passes, weights) = (&self.passes, &mut self.weights);
         passes.engine.unpack(&mut ws.input);
@@ -136,6 +137,7 @@ impl<E: Engine> State<E> {
         optimiser: &mut Optimiser,
         learning_rate: f64,
     ) -> Result<Loss, Error> {
+        self.passes.engine.begin_loss(options, self.spec.output_channels)?;
         let (Some(ws), Some(gradient)) = (&mut self.training, &mut self.gradient) else {
             return Err(Error::NoGradients);
         };
