@@ -40,11 +40,52 @@ private:
     stack_t before_{};
 };
 
+// The dynamic shared memory of a block, and the static one of its kernel's file.
+class SharedMemory {
+public:
+    SharedMemory() = default;
+    SharedMemory(const SharedMemory&) = delete;
+    SharedMemory& operator=(const SharedMemory&) = delete;
+    ~SharedMemory();
+
+    // Exactly as large as asked for.
+    void allocate(const Launch& launch);
+    unsigned char* begin() const { return begin_; }
+    // A block finds it full of NaN, and something behind it that must stay.
+    void forget();
+    // The first byte behind it that was written, if one was.
+    static constexpr size_t nowhere = ~size_t{0};
+    size_t first_overrun() const;
+    // Whether it has all of `bytes` bytes.
+    bool holds(const void* pointer, size_t bytes) const;
+
+private:
+    unsigned char* begin_ = nullptr;
+    size_t bytes_ = 0;
+    unsigned char *static_begin_ = nullptr, *static_end_ = nullptr;
+};
+
+// What a thread copies behind its own back.
+class Copies {
+public:
+    void clear();
+    // Spoils the destination, which gets its bytes when a wait covers the copy.
+    void start(void* to, const void* data);
+    void commit();
+    void wait(uint32_t pending);
+
+private:
+    struct Copy {
+        unsigned char* to;
+        unsigned char data[16];
+    };
+    std::vector<Copy> copies_;     // of committed groups, then of the open one
+    std::vector<uint32_t> groups_;  // copies in each committed group
+    uint32_t committed_ = 0;       // copies in all of them
+};
+
 class BlockRunner {
 public:
-    BlockRunner() = default;
-    ~BlockRunner();
-
     // To be called by one thread of the machine, before its first block of a launch.
     void begin(const Launch& launch);
     // False if it failed; then `error` says why.
@@ -53,77 +94,73 @@ public:
     void end();
 
     const std::string& error() const { return error_; }
+    bool in_kernel() const { return in_kernel_; }
+    const SharedMemory& shared() const { return shared_; }
+    Copies& copies() { return threads_[current_].copies; }
 
     void wait_at_barrier(Site site);
     bool arrive(const char* operation, Site site);
     void leave();
-    void copy(void* to_shared, const void* data);
-    void commit_copies();
-    void wait_for_copies(uint32_t pending);
-    // Sixteen bytes of the block's shared memory.
-    bool in_shared_memory(const void* pointer) const;
     // Why the running thread can't go on; to be followed by `stop`.
-    void blame(Site site, const char* text);
+    void blame(const std::string& reason);
     // Ends the block.
     [[noreturn]] void stop();
     [[noreturn]] void stop_at_access(const void* address);
-    bool in_kernel() const { return in_kernel_; }
     // What a thread's stack does: runs threads that have none yet, one after the other.
     [[noreturn]] void run_threads();
 
 private:
-    struct Copy {
-        unsigned char* to;
-        unsigned char data[16];
-    };
     struct Thread {
-        Stack* stack;
-        const char* waits_in;  // null while it can go on
-        Site site;
-        std::vector<Copy> copies;      // of committed groups, then of the open one
-        std::vector<uint32_t> groups;  // copies in each committed group
+        Stack* stack;          // null before it starts
+        const char* waits_in;  // if it can't go on; null if it has returned
+        Site site;             // where it waits
+        Copies copies;
     };
     struct alignas(64) Warp {
         unsigned char exchange[exchange_inputs + exchange_outputs];
-        uint32_t arrived;
+        uint32_t runnable;  // lanes that can go on
+        uint32_t arrived;   // lanes that wait in the operation
         const char* operation;
         Site site;
     };
 
+    uint32_t lanes_of(uint32_t warp) const;
     void become(uint32_t thread);
     int pick();
     void block_running(const char* waits_in, Site site);
-    void release(uint32_t thread);
+    void release_warp(uint32_t warp);
     void yield();
     void resume(uint32_t thread, Context& from, bool forever);
-    void forget_shared_memory();
-    bool overran_shared_memory();
+    std::string situation_of(uint32_t thread) const;
+    std::string who_is(const std::string& situation) const;
     std::string stuck() const;
-    std::string where() const;
-    std::string threads_where(uint32_t state) const;
 
     const Launch* launch_ = nullptr;
     std::string error_;
     bool failed_ = false;
-    bool in_kernel_ = false;  // a thread of the block, not what runs blocks
+    bool in_kernel_ = false;  // a thread of the block runs, not what runs blocks
     Context main_;
     StackPool stacks_;
     SignalCatcher signals_;
+    SharedMemory shared_;
     std::vector<Thread> threads_;
     std::vector<Warp> warps_;
-    uint32_t count_ = 0;             // of threads
-    uint32_t current_ = 0;           // the running thread
-    uint32_t finished_ = 0;          // threads that returned
-    uint32_t at_barrier_ = 0;        // threads that wait at the barrier
-    Site barrier_{};                 // where
-    uint32_t runnable_[32] = {};     // lanes by warp
-    uint32_t runnable_warps_ = 0;
+    uint32_t count_ = 0;           // of threads
+    uint32_t current_ = 0;         // the running thread
+    uint32_t finished_ = 0;        // threads that returned
+    uint32_t at_barrier_ = 0;      // threads that wait at the barrier
+    Site barrier_{};               // where
+    uint32_t runnable_warps_ = 0;  // warps with lanes that can go on
     uint64_t random_ = 0;
-    unsigned char* shared_ = nullptr;
-    std::vector<bool> returned_;
 };
 
-// Ends the block that runs, if one does.
-void stop_at_access(const void* address);
+// What runs blocks on this thread of the machine; null if nothing does.
+extern __thread BlockRunner* runner;
+
+// As printf does it.
+std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
+// Such as `norm.cu:12`.
+std::string text_of(Site site);
+bool same(Site a, Site b);
 
 }  // namespace sim

@@ -21,7 +21,7 @@ static void handle(int number, siginfo_t* info, void*) {
     sigemptyset(&mask);
     sigaddset(&mask, number);
     pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
-    stop_at_access(info->si_addr);
+    if (runner && runner->in_kernel()) runner->stop_at_access(info->si_addr);
     // Somebody else's: the access is tried again, for who was there before.
     sigaction(number, &before[number == caught[0] ? 0 : 1], nullptr);
 }

@@ -257,3 +257,30 @@ fn a_recorded_upload_reads_pinned_memory_when_it_is_replayed() {
     drop(pinned);
     assert!(reason(stream.replay(&graph)).contains("is not pinned"));
 }
+
+/// Prints rates: `cargo test -p kernels --test simulator -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    for threads in [1, 2] {
+        let gpu = Gpu::sim(SimOptions { threads, ..SimOptions::default() });
+        let stream = gpu.stream().unwrap();
+        let blocks = 2000;
+        let buffer = gpu.buffer(4 * 256 * blocks as usize).unwrap();
+        // What a thread does in a round, how often, and how many threads do it together.
+        let cases = [
+            ("threads", "probe_threads", 1, 1.0),
+            ("thread barriers", "probe_barriers", 50, 1.0),
+            ("lane shuffles", "probe_shuffles", 50, 1.0),
+            ("matrix products of a warp", "probe_products", 50, 32.0),
+        ];
+        for (what, kernel, rounds, together) in cases {
+            let arguments = RoundsArgs { to: buffer.pointer(), rounds, zero: 0 };
+            let start = std::time::Instant::now();
+            stream.launch(kernel, [blocks, 1, 1], 256, 0, &arguments).unwrap();
+            let done = f64::from(blocks) * 256.0 * f64::from(rounds) / together;
+            let rate = done / start.elapsed().as_secs_f64() / 1e6;
+            eprintln!("{rate:8.2} million {what} a second on {threads} threads of the machine");
+        }
+    }
+}
