@@ -21,6 +21,7 @@ pub const SOURCES: &[Source] = sources![
     "convolve_gradient.cu",
     "loss.cu",
     "norm.cu",
+    "optimiser.cu",
     "pack.cu",
     "pool.cu",
     "ranges.cu",
