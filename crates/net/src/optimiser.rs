@@ -1,9 +1,16 @@
 //! Adam and SGD with Nesterov momentum, with torch's arithmetic in f32.
 
+mod card;
+
 use crate::Error;
+use crate::cuda::Context;
 use crate::unet::{Parameter, gather_named, named};
+use card::CardMoments;
+use kernels::Pointer;
 use ndarray::ArrayD;
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Kingma and Ba 2015, with weight decay added to the gradient (torch.optim.Adam, not AdamW).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,14 +58,33 @@ impl Rule {
 }
 
 /// An update rule with its state.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Optimiser {
     rule: Rule,
     clip_norm: Option<f64>,
     steps: u64,
-    /// One flat vector per name of [`Rule::moments`]; empty before the first step.
-    moments: Vec<Vec<f32>>,
+    moments: Moments,
     parameters: Vec<Parameter>,
+}
+
+/// One flat vector per name of [`Rule::moments`], where the network is; none before the first step.
+#[derive(Debug)]
+enum Moments {
+    Host(Vec<Vec<f32>>),
+    Card(CardMoments),
+}
+
+impl Moments {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Host(vectors) if vectors.is_empty())
+    }
+
+    fn read(&self) -> Result<Cow<'_, [Vec<f32>]>, Error> {
+        match self {
+            Self::Host(vectors) => Ok(Cow::Borrowed(vectors)),
+            Self::Card(card) => Ok(Cow::Owned(card.read()?)),
+        }
+    }
 }
 
 /// Numbers per parallel task; part of the clipping norm's definition, so not a function of the threads.
@@ -76,7 +102,7 @@ impl Optimiser {
     }
 
     fn new(rule: Rule, clip_norm: Option<f64>) -> Self {
-        Self { rule, clip_norm, steps: 0, moments: vec![], parameters: vec![] }
+        Self { rule, clip_norm, steps: 0, moments: Moments::Host(vec![]), parameters: vec![] }
     }
 
     /// Steps taken so far.
@@ -90,7 +116,8 @@ impl Optimiser {
     /// # Errors
     /// If it lies on a card that fails.
     pub fn state(&self) -> Result<Vec<(String, ArrayD<f32>)>, Error> {
-        let moments = self.rule.moments().iter().zip(&self.moments);
+        let vectors = self.moments.read()?;
+        let moments = self.rule.moments().iter().zip(vectors.iter());
         Ok(moments.flat_map(|(name, values)| named(&self.prefixed(name), values)).collect())
     }
 
@@ -111,7 +138,7 @@ impl Optimiser {
         if let Some((name, _)) = state.iter().find(|(name, _)| !known(name)) {
             return Err(Error::UnknownTensor(name.clone()));
         }
-        let restored = Self { parameters, steps, moments: vec![], ..*self };
+        let restored = Self { parameters, steps, moments: Moments::Host(vec![]), ..*self };
         let mut moments = Vec::new();
         for name in if state.is_empty() { &[] } else { names } {
             let prefix = format!("{name}.");
@@ -119,7 +146,7 @@ impl Optimiser {
                 state.iter().filter(|(n, _)| n.starts_with(&prefix)).cloned().collect();
             moments.push(gather_named(&restored.prefixed(name), &mine)?);
         }
-        *self = Self { moments, ..restored };
+        *self = Self { moments: Moments::Host(moments), ..restored };
         Ok(())
     }
 
@@ -134,11 +161,35 @@ impl Optimiser {
         if self.moments.is_empty() {
             let length = parameters.last().map_or(0, |p| p.range.end);
             self.parameters = parameters.to_vec();
-            self.moments = vec![vec![0.0; length]; self.rule.moments().len()];
+            self.moments = Moments::Host(vec![vec![0.0; length]; self.rule.moments().len()]);
         }
         self.check(parameters)?;
         self.steps += 1;
         Ok(())
+    }
+
+    /// As [`Optimiser::begin`], for a network on a card: the state goes there, and what differs from step to step.
+    pub(crate) fn begin_on(
+        &mut self,
+        ctx: &Arc<Context>,
+        parameters: &[Parameter],
+        learning_rate: f64,
+    ) -> Result<(), Error> {
+        self.begin(parameters)?;
+        if let Moments::Host(vectors) = &self.moments {
+            self.moments = Moments::Card(CardMoments::new(ctx, vectors)?);
+        }
+        match &self.moments {
+            Moments::Card(card) => card.begin(self.rule, self.steps, learning_rate),
+            Moments::Host(_) => Ok(()),
+        }
+    }
+
+    /// As [`Optimiser::step`], on the card.
+    pub(crate) fn step_on(&self, values: Pointer, gradient: Pointer) {
+        if let Moments::Card(card) = &self.moments {
+            card.step(self.rule, self.clip_norm, values, gradient);
+        }
     }
 
     /// The step that was begun; `gradient` is clipped in place.
@@ -147,7 +198,10 @@ impl Optimiser {
             clip(gradient, limit);
         }
         let first = self.steps == 1;
-        match (self.rule, &mut self.moments[..]) {
+        let Moments::Host(moments) = &mut self.moments else {
+            unreachable!("an optimiser serves one network")
+        };
+        match (self.rule, &mut moments[..]) {
             (Rule::Adam(rule), [m, v]) => {
                 adam(&rule, self.steps, learning_rate, values, gradient, m, v, None);
             }

@@ -67,11 +67,16 @@ fn init_and_forward_hand_files_to_each_other() {
 
 #[test]
 fn usage_errors_exit_with_2() {
-    let no_gpu = nnu_net(&[&["bench", "--device", "cuda:0"], &NET[..]].concat());
+    // No machine has so many cards, and many have no driver.
+    let no_gpu = nnu_net(&[&["bench", "--device", "cuda:99"], &NET[..]].concat());
     assert_eq!(no_gpu.status.code(), Some(2));
+    let line = text(&no_gpu.stderr);
+    assert!(line.starts_with("nnu-net: error: --device cuda:99: there is no "), "{line}");
+    let half = nnu_net(&[&["bench", "--device", "cpu", "--precision", "bf16"], &NET[..]].concat());
+    assert_eq!(half.status.code(), Some(2));
     assert_eq!(
-        text(&no_gpu.stderr),
-        "nnu-net: error: --device cuda:0: this build has no CUDA engine; use --device cpu\n"
+        text(&half.stderr),
+        "nnu-net: error: --precision bf16: the CPU engine computes in f32; use --precision f32 or auto\n"
     );
     let odd = nnu_net(&["describe", "--features", "4,6", "--patch", "5,6,8"]);
     assert_eq!(odd.status.code(), Some(2));

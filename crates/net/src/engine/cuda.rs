@@ -13,9 +13,10 @@ use crate::ops::loss::Terms;
 use crate::optimiser::Optimiser;
 use crate::tensor::Layout;
 use crate::unet::{DeviceBatch, Layer, Role, Topology};
-use kernels::{Buffer, Graph, Pointer};
+use kernels::{Buffer, Event, Graph, Pointer};
 use ndarray::{Array5, ArrayView4, ArrayView5, ArrayViewMut5};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct CudaEngine {
     norm_epsilon: f32,
     /// What labels mean, as the last [`Engine::begin_loss`] had it.
     meaning: Option<loss::Meaning>,
+    /// Before and after the stream waited for the last batch from a card.
+    waited: Mutex<Option<[Event; 2]>>,
 }
 
 impl CudaEngine {
@@ -33,7 +36,7 @@ impl CudaEngine {
             Precision::F32 => Element::F32,
         };
         let ctx = Arc::new(Context::new(cuda.gpu().clone(), element)?);
-        Ok(Self { ctx, norm_epsilon, meaning: None })
+        Ok(Self { ctx, norm_epsilon, meaning: None, waited: Mutex::new(None) })
     }
 }
 
@@ -187,9 +190,7 @@ impl Engine for CudaEngine {
         optimiser: &mut Optimiser,
         learning_rate: f64,
     ) -> Result<(), Error> {
-        optimiser.begin(&topology.parameters)?;
-        let _ = learning_rate;
-        Ok(())
+        optimiser.begin_on(&self.ctx, &topology.parameters, learning_rate)
     }
 
     fn update(
@@ -199,7 +200,7 @@ impl Engine for CudaEngine {
         optimiser: &mut Optimiser,
         _learning_rate: f64,
     ) {
-        let _ = (&gradient, &optimiser);
+        optimiser.step_on(weights.values.pointer(), gradient.pointer());
         weights.fresh = false;
     }
 
@@ -546,10 +547,20 @@ impl CudaEngine {
     /// Copies a batch, once it is there, to where the recorded work reads it.
     pub(crate) fn take(&self, batch: &DeviceBatch<'_>, input: &mut Input) -> Result<(), Error> {
         let (stream, layout) = (&self.ctx.stream, &input.tensor.layout);
+        let before = stream.record()?;
         stream.wait(batch.ready)?;
+        let after = stream.record()?;
+        *self.waited.lock().unwrap_or_else(PoisonError::into_inner) = Some([before, after]);
         stream.copy(batch.image, input.image, transfer::array_bytes(layout))?;
         stream.copy(batch.label, input.target, loss::target_bytes(layout))?;
         Ok(())
+    }
+
+    /// How long the stream waited for the last batch; what came after must have been read.
+    pub(crate) fn waited(&self) -> Result<Duration, Error> {
+        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = waited.as_ref().map_or(Ok(0.0), |[before, after]| after.since(before))?;
+        Ok(Duration::from_secs_f64(seconds.max(0.0)))
     }
 
     fn download(&self, buffer: &Buffer) -> Result<Vec<f32>, Error> {

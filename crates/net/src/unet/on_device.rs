@@ -7,7 +7,8 @@ use crate::engine::Engine;
 use crate::engine::cuda::CudaEngine;
 use crate::loss::{Loss, LossOptions};
 use crate::optimiser::Optimiser;
-use kernels::{Event, GpuError, Pointer};
+use kernels::{Event, GpuError, Pointer, Stream};
+use std::time::Duration;
 
 /// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,25 @@ impl UNet {
             }));
         }
         state.prepare_training(samples, patch).map(|_| ())
+    }
+
+    /// The stream that the network's card works through.
+    pub fn card_stream(&self) -> Option<&Stream> {
+        match &self.runner {
+            Runner::Cuda(state) => Some(&state.passes.engine.ctx.stream),
+            Runner::Cpu(_) => None,
+        }
+    }
+
+    /// How long the card waited for the last batch that it was given in its memory.
+    ///
+    /// # Errors
+    /// If the card fails.
+    pub fn waited_for_batch(&self) -> Result<Duration, Error> {
+        match &self.runner {
+            Runner::Cuda(state) => state.passes.engine.waited(),
+            Runner::Cpu(_) => Ok(Duration::ZERO),
+        }
     }
 
     fn on_card(&mut self, options: &LossOptions) -> Result<&mut State<CudaEngine>, Error> {
