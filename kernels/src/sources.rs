@@ -25,7 +25,8 @@ pub const SOURCES: &[Source] = sources![
     "pack.cu",
     "pool.cu",
     "ranges.cu",
-    "tensor.cu"
+    "tensor.cu",
+    "window.cu"
 ];
 
 /// What they may include.
