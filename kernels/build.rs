@@ -84,7 +84,14 @@ namespace {{
             // Before the C++ library: it must be the program's first.
             println!("cargo::rustc-link-lib=asan");
         }
+        if cfg!(feature = "races") {
+            common.define("SIM_RACES", "1");
+        }
         let mut kernels = common.clone();
+        if cfg!(feature = "races") {
+            // sim/access.cpp takes the sanitizer's place.
+            kernels.flag("-fsanitize=thread").flag("--param=tsan-instrument-func-entry-exit=0");
+        }
         for kernel in files(&root, "cu").iter().chain(&files(&sim, "cu")) {
             kernels.file(wrapped(kernel, &out));
         }

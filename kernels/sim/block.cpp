@@ -24,6 +24,7 @@ void BlockRunner::begin(const Launch& launch) {
     if (threads_.size() < count_) threads_.resize(count_);
     if (warps_.size() < (count_ + 31) / 32) warps_.resize((count_ + 31) / 32);
     shared_.allocate(launch);
+    now_.launch_era = next_era();
     running.block_extent = {count_, 1, 1};
     running.grid = launch.grid;
     running.shared = shared_.begin();
@@ -44,13 +45,15 @@ bool BlockRunner::run(Index3 block) {
         const uint64_t index = (uint64_t(block.z) * launch_->grid.y + block.y) * launch_->grid.x + block.x;
         random_ = (launch_->seed + 1) * 0x9e3779b97f4a7c15ull ^ (index + 1) * 0xd1342543de82ef95ull;
     }
+    now_.block_era = now_.era = next_era();
     finished_ = at_barrier_ = 0;
     for (uint32_t thread = 0; thread < count_; ++thread) {
         threads_[thread].stack = nullptr;
         threads_[thread].copies.clear();
     }
+    runnable_warps_ = 0;
     for (uint32_t warp = 0; warp * 32 < count_; ++warp) {
-        warps_[warp].arrived = 0;
+        warps_[warp].arrived = warps_[warp].sync = 0;
         release_warp(warp);
     }
     shared_.forget();
@@ -190,6 +193,7 @@ void BlockRunner::wait_at_barrier(Site site) {
     }
     if (++at_barrier_ == count_) {
         at_barrier_ = 0;
+        now_.era = next_era();
         for (uint32_t warp = 0; warp * 32 < count_; ++warp) release_warp(warp);
     }
     yield();

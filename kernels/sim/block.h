@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "access.h"
 #include "fiber.h"
 #include "machine.h"
 
@@ -58,11 +59,14 @@ public:
     size_t first_overrun() const;
     // Whether it has all of `bytes` bytes.
     bool holds(const void* pointer, size_t bytes) const;
+    // What is remembered of it; null for other memory.
+    Shadow* shadow_of(uintptr_t at, size_t bytes) const;
 
 private:
     unsigned char* begin_ = nullptr;
     size_t bytes_ = 0;
     unsigned char *static_begin_ = nullptr, *static_end_ = nullptr;
+    std::unique_ptr<Shadow> shadow_, static_shadow_;
 };
 
 // What a thread copies behind its own back.
@@ -105,7 +109,10 @@ public:
     void blame(const std::string& reason);
     // Ends the block.
     [[noreturn]] void stop();
-    [[noreturn]] void stop_at_access(const void* address);
+    [[noreturn]] void stop_at_access(const void* address, const void* code);
+    // An access of the running thread, by the call that returns to `code`.
+    void note(const void* at, size_t bytes, Access access, const void* code);
+    void warp_synchronised() { ++warps_[current_ / 32].sync; }
     // What a thread's stack does: runs threads that have none yet, one after the other.
     [[noreturn]] void run_threads();
 
@@ -120,6 +127,7 @@ private:
         unsigned char exchange[exchange_inputs + exchange_outputs];
         uint32_t runnable;  // lanes that can go on
         uint32_t arrived;   // lanes that wait in the operation
+        uint16_t sync;      // warp_barriers of this block
         const char* operation;
         Site site;
     };
@@ -131,6 +139,7 @@ private:
     void release_warp(uint32_t warp);
     void yield();
     void resume(uint32_t thread, Context& from, bool forever);
+    bool is_own(uintptr_t at, size_t bytes) const;
     std::string situation_of(uint32_t thread) const;
     std::string who_is(const std::string& situation) const;
     std::string stuck() const;
@@ -152,11 +161,17 @@ private:
     Site barrier_{};               // where
     uint32_t runnable_warps_ = 0;  // warps with lanes that can go on
     uint64_t random_ = 0;
+    Now now_{};
 };
 
 // What runs blocks on this thread of the machine; null if nothing does.
 extern __thread BlockRunner* runner;
 
+// Such as `norm.cu:12`, of the call that returns to `code`; an offset in the program if that can't be found out.
+std::string line_of(const void* code);
+uint32_t offset_in_program(const void* code);
+const void* at_offset(uint32_t where);
+bool is_program(uintptr_t at);
 // As printf does it.
 std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
 // Such as `norm.cu:12`.

@@ -34,7 +34,8 @@ DEVICE void barrier(SIM_CALLER) { sim::block_barrier({file, line}); }
 struct SimNothing {};
 
 DEVICE void warp_barrier(SIM_CALLER) {
-    sim::collective<SimNothing, SimNothing>("warp_barrier", {file, line}, {}, [](const SimNothing*, SimNothing*) {});
+    sim::collective<SimNothing, SimNothing>("warp_barrier", {file, line}, {},
+                                            [](const SimNothing*, SimNothing*) { sim::warp_synchronised(); });
 }
 
 template <typename T>
@@ -138,6 +139,7 @@ template <bool transposed>
 DEVICE void sim_load_matrix4(const char* operation, sim::Site site, u32 (&words)[4], const void* row) {
     sim::check_aligned(row, operation, site);
     sim::check_shared(row, operation, site);
+    sim::note_read(row, 16);
     const auto loaded = sim::collective<sim::RowAddress, sim::Words4>(
         operation, site, {row},
         [](const sim::RowAddress* rows, sim::Words4* out) { sim::load_matrices(rows, out, transposed); });

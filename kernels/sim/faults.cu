@@ -46,6 +46,17 @@ KERNEL(fault_blocks_collide, 32, FaultArgs) {
     if (threadIdx.x == 0) args.to[args.at] = blockIdx.x;
 }
 
+// All threads of all blocks count in one place: no fault.
+KERNEL(fault_atomics, 64, FaultArgs) {
+    atomic_add(args.to + args.at, 1);
+    atomic_min(args.to + args.at + 1, threadIdx.x);
+}
+
+KERNEL(fault_atomic_and_plain, 64, FaultArgs) {
+    if (threadIdx.x != 5) atomic_add(args.to, 1);
+    if (threadIdx.x == 5) args.to[args.at] = 7;
+}
+
 // Static shared memory is taken to begin as zeros.
 KERNEL(fault_uninitialised_shared, 32, FaultArgs) {
     __shared__ u32 sums[32];

@@ -180,7 +180,11 @@ int32_t sim_launch(const SimLaunch* request, char* error, uint64_t error_bytes) 
     const Launch launch{kernel,    extent, request->shared, arguments, static_cast<Order>(request->order),
                         request->seed};
     Grid grid(launch);
+#if SIM_RACES
+    const uint64_t hands = 1;  // what is remembered of memory is one thread's
+#else
     const uint64_t hands = std::min<uint64_t>(request->machine_threads, grid.blocks());
+#endif
     std::vector<std::thread> helpers;
     for (uint64_t i = 1; i < hands; ++i) helpers.emplace_back([&grid] { grid.work(); });
     grid.work();
@@ -199,10 +203,12 @@ void* sim_allocate(uint64_t bytes) {
     memset(memory, guard, all);
     auto* begin = static_cast<unsigned char*>(memory) + memory_guard;
     memset(begin, poison, bytes);
+    memory_come(begin, bytes);
     return begin;
 }
 
 void sim_free(void* memory, uint64_t bytes) {
+    sim::memory_gone(memory);
     memset(memory, sim::poison, bytes);
     free(static_cast<unsigned char*>(memory) - sim::memory_guard);
 }

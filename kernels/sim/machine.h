@@ -61,6 +61,18 @@ void copy_async(void* to_shared, const void* data);
 void copy_commit();
 void copy_wait(uint32_t pending);
 
+#if SIM_RACES
+// Accesses that the compiler does not see in the kernel.
+void note_read(const void* at, size_t bytes);
+void note_write(const void* at, size_t bytes);
+// All lanes of the warp have met: what they wrote is seen by all.
+void warp_synchronised();
+#else
+inline void note_read(const void*, size_t) {}
+inline void note_write(const void*, size_t) {}
+inline void warp_synchronised() {}
+#endif
+
 struct RowAddress {
     const void* row;
 };

@@ -1,4 +1,7 @@
 // What is said of a block that failed.
+#include <link.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -26,6 +29,52 @@ std::string text_of(Site site) {
     return format("%s:%u", slash ? slash + 1 : site.file, site.line);
 }
 
+// The program in memory.
+struct Program {
+    uintptr_t begin, end;
+};
+
+static const Program& program() {
+    static const Program program = [] {
+        Program found{};
+        dl_iterate_phdr(
+            [](dl_phdr_info* info, size_t, void* found) {
+                auto* program = static_cast<Program*>(found);
+                program->begin = info->dlpi_addr;
+                for (int i = 0; i < info->dlpi_phnum; ++i)
+                    if (const auto& segment = info->dlpi_phdr[i]; segment.p_type == PT_LOAD)
+                        program->end = std::max<uintptr_t>(program->end, info->dlpi_addr + segment.p_vaddr + segment.p_memsz);
+                return 1;  // the first is the program itself
+            },
+            &found);
+        return found;
+    }();
+    return program;
+}
+
+bool is_program(uintptr_t at) { return at >= program().begin && at < program().end; }
+
+uint32_t offset_in_program(const void* code) {
+    return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(code) - program().begin);
+}
+
+const void* at_offset(uint32_t where) { return reinterpret_cast<const void*>(program().begin + where); }
+
+std::string line_of(const void* code) {
+    const uint32_t where = offset_in_program(code) - 1;
+    FILE* lines = popen(format("addr2line -i -e /proc/%d/exe %#x 2>/dev/null", getpid(), where).c_str(), "r");
+    std::string line;
+    char text[1024];
+    while (lines && line.empty() && fgets(text, sizeof text, lines)) {
+        const char* slash = strrchr(text, '/');
+        const char* name = slash ? slash + 1 : text;
+        const std::string place(name, strcspn(name, " \n"));
+        if (place.find(".cu:") != std::string::npos) line = place;
+    }
+    if (lines) pclose(lines);
+    return line.empty() ? format("offset %#x of the program", where) : line;
+}
+
 bool same(Site a, Site b) { return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0); }
 
 void fail(Site site, const char* pattern, ...) {
@@ -42,13 +91,15 @@ void BlockRunner::blame(const std::string& reason) {
 }
 
 // By a signal that the processor raised.
-void BlockRunner::stop_at_access(const void* address) {
+void BlockRunner::stop_at_access(const void* address, const void* code) {
     const Stack& stack = *threads_[current_].stack;
     const auto* at = static_cast<const unsigned char*>(address);
     if (at < stack.bottom && at >= stack.bottom - stack.size) {
         blame(format("the locals of a thread take more than %zu KiB", stack.size >> 10));
     } else {
-        blame(format("address %p is in no memory", address));
+        // One further: `code` did it, it isn't where a call returns to.
+        const auto* behind = static_cast<const unsigned char*>(code) + 1;
+        blame(format("%s: address %p is in no memory", line_of(behind).c_str(), address));
     }
     stop();
 }

@@ -64,10 +64,21 @@ void SharedMemory::allocate(const Launch& launch) {
     begin_ = static_cast<unsigned char*>(memory);
     const Kernel& kernel = *launch.kernel;
     const ThreadVariables& variables = thread_variables();
+#if SIM_RACES
+    shadow_ = std::make_unique<Shadow>(begin_, bytes_);
+    static_shadow_ = std::make_unique<Shadow>(variables.here, variables.bytes);
+#endif
     static_begin_ = static_end_ = nullptr;
     if (kernel.shared_begin == kernel.shared_end) return;
     static_begin_ = variables.here + (kernel.shared_begin - variables.in_program);
     static_end_ = static_begin_ + (kernel.shared_end - kernel.shared_begin);
+}
+
+Shadow* SharedMemory::shadow_of(uintptr_t at, size_t bytes) const {
+    if (shadow_ && shadow_->holds(at, bytes)) return shadow_.get();
+    const auto running_begin = reinterpret_cast<uintptr_t>(&running);
+    if (at >= running_begin && at < running_begin + sizeof running) return nullptr;
+    return static_shadow_ && static_shadow_->holds(at, bytes) ? static_shadow_.get() : nullptr;
 }
 
 void SharedMemory::forget() {
@@ -97,6 +108,7 @@ void Copies::clear() {
 }
 
 void Copies::start(void* to, const void* data) {
+    note_write(to, 16);
     Copy copy{static_cast<unsigned char*>(to), {}};
     memcpy(copy.data, data, 16);
     memset(to, poison, 16);
@@ -115,6 +127,7 @@ void Copies::wait(uint32_t pending) {
     for (std::ptrdiff_t group = 0; group < groups; ++group) done += groups_[static_cast<size_t>(group)];
     for (std::ptrdiff_t i = 0; i < done; ++i) {
         const Copy& copy = copies_[static_cast<size_t>(i)];
+        note_write(copy.to, 16);
         memcpy(copy.to, copy.data, 16);
     }
     groups_.erase(groups_.begin(), groups_.begin() + groups);
