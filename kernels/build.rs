@@ -93,6 +93,7 @@ namespace {{
             kernels.flag("-fsanitize=thread").flag("--param=tsan-instrument-func-entry-exit=0");
         }
         for kernel in files(&root, "cu").iter().chain(&files(&sim, "cu")) {
+            println!("cargo::rerun-if-changed={}", kernel.display());
             kernels.file(wrapped(kernel, &out));
         }
         // sim/undefined.cpp receives what the checks find. Kernels register themselves: no symbol asks for their files.
