@@ -12,55 +12,17 @@ import sys
 import time
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+
+from unet import UNet, dice_and_cross_entropy
 
 FEATURES, PATCH, BATCH, CLASSES, THREADS, ROUNDS = (32, 64, 128, 256), (40, 56, 40), 9, 3, 2, 3
-
-
-def block(inputs, outputs, stride):
-    layers = []
-    for i in range(2):
-        layers += [
-            nn.Conv3d(inputs if i == 0 else outputs, outputs, 3, stride if i == 0 else 1, 1),
-            nn.InstanceNorm3d(outputs, affine=True),
-            nn.LeakyReLU(0.01, inplace=True),
-        ]
-    return nn.Sequential(*layers)
-
-
-class UNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        f = FEATURES
-        self.encoder = nn.ModuleList(block(([1] + list(f))[s], f[s], 1 if s == 0 else 2) for s in range(len(f)))
-        self.up = nn.ModuleList(nn.ConvTranspose3d(f[s + 1], f[s], 2, 2) for s in range(len(f) - 1))
-        self.decoder = nn.ModuleList(block(2 * f[s], f[s], 1) for s in range(len(f) - 1))
-        self.head = nn.Conv3d(f[0], CLASSES, 1)
-
-    def forward(self, x):
-        skips = []
-        for stage in self.encoder:
-            x = stage(x)
-            skips.append(x)
-        for s in reversed(range(len(self.decoder))):
-            x = self.decoder[s](torch.cat([self.up[s](x), skips[s]], 1))
-        return self.head(x)
-
-
-def loss(logits, target):
-    u = torch.softmax(logits, 1)
-    v = F.one_hot(target, CLASSES).movedim(-1, 1).to(u)
-    axes = (0, 2, 3, 4)
-    dc = (2 * (u * v).sum(axes) + 1e-5) / torch.clip(u.sum(axes) + v.sum(axes) + 1e-5, 1e-8)
-    return F.cross_entropy(logits, target) - dc[1:].mean()
 
 
 def pytorch():
     """(wall, cpu) seconds of an iteration and peak memory in GB, as a function to call again and again."""
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
-    net = UNet()
+    net = UNet(FEATURES, classes=CLASSES)
     optimiser = torch.optim.Adam(net.parameters(), 3e-4, weight_decay=3e-5, amsgrad=True)
     image = torch.rand(BATCH, 1, *PATCH) * 2 - 1
     target = torch.randint(0, CLASSES, (BATCH, *PATCH))
@@ -68,7 +30,7 @@ def pytorch():
     def iterate():
         wall, cpu = time.perf_counter(), time.process_time()
         optimiser.zero_grad()
-        loss(net(image), target).backward()
+        dice_and_cross_entropy(net(image), target).backward()
         optimiser.step()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return time.perf_counter() - wall, time.process_time() - cpu, peak
