@@ -2,6 +2,8 @@
 
 use artifact::batch;
 use augment::Loader;
+use augment::device::{DeviceBatch, DeviceLoader};
+use kernels::{GpuError, Stream};
 use ndarray::{Array4, Array5};
 use stage::Error;
 use std::path::PathBuf;
@@ -13,24 +15,30 @@ pub type Batch = (Array5<f32>, Array4<i16>);
 
 /// Where batches come from.
 pub enum Source<'a> {
-    /// Drawn and augmented here.
+    /// Drawn and augmented on threads of this machine.
     Loader(&'a Loader),
+    /// Drawn here, augmented on the network's card.
+    Card(&'a mut DeviceLoader),
     /// A spool's batch records, used in turn and again from the start when they are through.
     Spool(&'a [PathBuf]),
 }
 
-impl Source<'_> {
+/// What is prepared on threads.
+#[derive(Clone, Copy)]
+enum OnThreads<'a> {
+    Loader(&'a Loader),
+    Spool(&'a [PathBuf]),
+}
+
+impl OnThreads<'_> {
     /// Batch `index` of the training.
-    ///
-    /// # Errors
-    /// If a spool's batch is missing or broken.
-    pub fn batch(&self, index: u64) -> Result<Batch, Error> {
+    fn batch(self, index: u64) -> Result<Batch, Error> {
         match self {
-            Source::Loader(loader) => {
+            Self::Loader(loader) => {
                 let batch = loader.batch(index);
                 Ok((batch.image, batch.label))
             }
-            Source::Spool(records) => {
+            Self::Spool(records) => {
                 let at =
                     usize::try_from(index % records.len() as u64).expect("smaller than a length");
                 let (_, image, label) = batch::read(&records[at])?;
@@ -40,25 +48,46 @@ impl Source<'_> {
     }
 }
 
-/// Consecutive batches, two of them prepared ahead.
-pub struct Feed {
-    batches: Receiver<Result<Batch, Error>>,
+/// A batch of a feed.
+pub enum Taken {
+    /// In this machine's memory.
+    Host(Batch),
+    /// In the card's; to be given to [`Feed::give_back`] before the next but one is taken.
+    Card(DeviceBatch),
+}
+
+/// Consecutive batches, prepared ahead.
+pub struct Feed<'a> {
+    from: From<'a>,
     waited: Duration,
 }
 
-impl Feed {
-    /// Runs `body` with a feed of batches `from..to`; the feeding thread ends with it.
+enum From<'a> {
+    Threads(Receiver<Result<Batch, Error>>),
+    Card { loader: &'a mut DeviceLoader, ahead: Option<DeviceBatch>, next: u64, end: u64 },
+}
+
+impl Feed<'_> {
+    /// Runs `body` with a feed of batches `from..to`; what prepares them ends with it.
     pub fn run<T>(
-        source: &Source<'_>,
+        source: Source<'_>,
         from: u64,
         to: u64,
         threads: usize,
-        body: impl FnOnce(&mut Feed) -> T,
+        body: impl FnOnce(&mut Feed<'_>) -> T,
     ) -> T {
+        let on_threads = match source {
+            Source::Card(loader) => {
+                let from = From::Card { loader, ahead: None, next: from, end: to };
+                return body(&mut Feed { from, waited: Duration::ZERO });
+            }
+            Source::Loader(loader) => OnThreads::Loader(loader),
+            Source::Spool(records) => OnThreads::Spool(records),
+        };
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(1);
-            scope.spawn(move || fill(source, from..to, threads, &sender));
-            let mut feed = Feed { batches, waited: Duration::ZERO };
+            scope.spawn(move || fill(on_threads, from..to, threads, &sender));
+            let mut feed = Feed { from: From::Threads(batches), waited: Duration::ZERO };
             let result = body(&mut feed);
             drop(feed);
             result
@@ -68,22 +97,60 @@ impl Feed {
     /// The next batch.
     ///
     /// # Errors
-    /// As [`Source::batch`].
-    pub fn take(&mut self) -> Result<Batch, Error> {
-        let begun = Instant::now();
-        let batch = self.batches.recv();
-        self.waited += begun.elapsed();
-        batch.map_err(|_| Error::failed("the thread that prepares batches ended early"))?
+    /// If a spool's batch is missing or broken, or the card fails.
+    pub fn take(&mut self) -> Result<Taken, Error> {
+        match &mut self.from {
+            From::Threads(batches) => {
+                let begun = Instant::now();
+                let batch = batches.recv();
+                self.waited += begun.elapsed();
+                let ended = "the thread that prepares batches ended early";
+                batch.map_err(|_| Error::failed(ended))?.map(Taken::Host)
+            }
+            From::Card { loader, ahead, next, end } => {
+                let mut queue = |index| loader.batch(index).map_err(gpu_error);
+                let batch = match ahead.take() {
+                    Some(batch) => batch,
+                    None => queue(*next)?,
+                };
+                *next += 1;
+                if next < end {
+                    *ahead = Some(queue(*next)?);
+                }
+                Ok(Taken::Card(batch))
+            }
+        }
     }
 
-    /// Time spent waiting for batches so far.
+    /// The card's stream `reader` was asked for all that reads this batch; `waited` is how long it had to wait for it.
+    ///
+    /// # Errors
+    /// If the card fails.
+    pub fn give_back(
+        &mut self,
+        batch: DeviceBatch,
+        reader: &Stream,
+        waited: Duration,
+    ) -> Result<(), Error> {
+        self.waited += waited;
+        if let From::Card { loader, .. } = &mut self.from {
+            loader.give_back(batch.done(reader).map_err(gpu_error)?);
+        }
+        Ok(())
+    }
+
+    /// Time that the network spent waiting for batches so far.
     pub fn waited(&self) -> Duration {
         self.waited
     }
 }
 
+fn gpu_error(error: GpuError) -> Error {
+    Error::failed(error.to_string())
+}
+
 fn fill(
-    source: &Source<'_>,
+    source: OnThreads<'_>,
     range: std::ops::Range<u64>,
     threads: usize,
     sender: &SyncSender<Result<Batch, Error>>,

@@ -6,6 +6,7 @@ use artifact::previous::{self, OpenPrevious};
 use artifact::recipe::ScheduleKind;
 use artifact::splits::{Fold, Splits};
 use artifact::{Provenance, Record, hash_bytes, hash_file};
+use ndarray::ArrayView4;
 use rayon::prelude::*;
 use stage::Error;
 use std::path::{Path, PathBuf};
@@ -129,6 +130,31 @@ impl Inputs {
             training,
             provenance,
         })
+    }
+
+    /// A batch that others made must be what the network was planned for.
+    pub(crate) fn check_batch(
+        &self,
+        image: &ndarray::Array5<f32>,
+        label: ArrayView4<'_, i16>,
+    ) -> Result<(), Error> {
+        let c = &self.configuration;
+        let (found, [z, y, x]) = (image.shape(), c.patch_shape);
+        let expected = [c.batch_size, c.network.input_channels, z, y, x];
+        // A spool may hold other batch sizes, but the network's shapes are fixed.
+        if found[1..] != expected[1..] || found[0] == 0 {
+            return Err(Error::input(format!(
+                "a batch has shape {found:?}, expected {expected:?}"
+            )));
+        }
+        let plan = &self.plan;
+        let classes = plan.labels.len() + usize::from(plan.ignore.is_some());
+        match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
+            Some(l) => Err(Error::input(format!(
+                "a batch has class index {l}, expected less than {classes}"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

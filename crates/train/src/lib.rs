@@ -8,6 +8,7 @@
 //! - [`checkpoint`]: the state on disk. [`Feed`]: batches prepared beside the network.
 //! - [`validate`]: full prediction of the fold's validation cases at the end.
 
+mod batches;
 pub mod checkpoint;
 mod feed;
 mod inputs;
@@ -16,7 +17,8 @@ mod schedule;
 mod trainer;
 mod validate;
 
-pub use feed::{Feed, Source};
+pub use batches::Batches;
+pub use feed::{Feed, Source, Taken};
 pub use inputs::{Inputs, Request};
 pub use progress::draw;
 pub use schedule::{Schedule, ScheduleState, Verdict};

@@ -1,19 +1,18 @@
 //! The loop over epochs.
 
+use crate::batches::Batches;
 use crate::checkpoint::{self, Checkpoint, Position, state_name};
-use crate::feed::{Batch, Feed, Source};
+use crate::feed::{Feed, Taken};
 use crate::schedule::Verdict;
 use crate::{Inputs, Schedule, ScheduleState, progress};
-use artifact::case::OpenCase;
 use artifact::model::{self, Epoch, History, Model, ModelInfo};
 use artifact::npz::Named;
 use artifact::plan::Normalisation;
-use artifact::previous::OpenPrevious;
 use artifact::recipe::OptimiserKind;
 use artifact::{Commit, npz, text};
 use augment::Loader;
-use ndarray::ArrayView4;
-use net::{AdamOptions, ClassCounts, Device, LossOptions, Optimiser, SgdOptions, UNet};
+use kernels::GpuError;
+use net::{AdamOptions, ClassCounts, Device, Loss, LossOptions, Optimiser, SgdOptions, UNet};
 use stage::{Error, Run};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -39,6 +38,7 @@ pub struct Trainer<'a> {
     run: &'a Run,
     inputs: &'a Inputs,
     out: &'a Path,
+    device: Device,
     net: UNet,
     optimiser: Optimiser,
     schedule: Schedule,
@@ -80,6 +80,7 @@ impl<'a> Trainer<'a> {
             run,
             inputs,
             out,
+            device: device.clone(),
             net,
             optimiser: optimiser(&recipe.optimiser),
             schedule,
@@ -181,20 +182,13 @@ impl<'a> Trainer<'a> {
     pub fn train(&mut self) -> Result<Outcome, Error> {
         let recipe = &self.inputs.plan.recipe;
         let (epochs, per_epoch) = (recipe.schedule.epochs, recipe.schedule.iterations_per_epoch);
-        let loader;
-        let source = if self.inputs.spool.is_empty() {
-            let (cases, seen) = (&self.inputs.train, &self.inputs.train_previous);
-            loader = self.loader(cases, seen, augment::Mode::Training)?;
-            Source::Loader(&loader)
-        } else {
-            Source::Spool(&self.inputs.spool)
+        let mut training = match self.inputs.spool.is_empty() {
+            true => self.batches(augment::Mode::Training)?,
+            false => Batches::Spool(self.inputs.spool.clone()),
         };
-        let validation = match self.inputs.validation.is_empty() {
+        let mut validation = match self.inputs.validation.is_empty() {
             true => None,
-            false => {
-                let (cases, seen) = (&self.inputs.validation, &self.inputs.validation_previous);
-                Some(self.loader(cases, seen, augment::Mode::Validation)?)
-            }
+            false => Some(self.batches(augment::Mode::Validation)?),
         };
         while self.epochs.len() < epochs && self.ended_by.is_empty() {
             let epoch = self.epochs.len();
@@ -202,12 +196,12 @@ impl<'a> Trainer<'a> {
             let first = (epoch * per_epoch + self.iteration) as u64;
             let end = ((epoch + 1) * per_epoch) as u64;
             let threads = self.run.threads().div_ceil(2);
-            let waited = Feed::run(&source, first, end, threads, |feed| {
+            let waited = Feed::run(training.source(), first, end, threads, |feed| {
                 self.train_epoch(feed, per_epoch)?;
                 Ok::<_, Error>(feed.waited())
             })?;
             let share = waited.as_secs_f64() / begun.elapsed().as_secs_f64();
-            self.finish_epoch(validation.as_ref(), epoch, begun, share)?;
+            self.finish_epoch(validation.as_mut(), epoch, begun, share)?;
         }
         if self.ended_by.is_empty() {
             self.ended_by = "epochs".into();
@@ -215,20 +209,33 @@ impl<'a> Trainer<'a> {
         Ok(Outcome { ended_by: self.ended_by.clone(), epochs: self.epochs.clone() })
     }
 
-    fn loader(
-        &self,
-        cases: &[OpenCase],
-        previous: &[OpenPrevious],
-        mode: augment::Mode,
-    ) -> Result<Loader, Error> {
-        let seed = self.inputs.provenance.seed.unwrap_or(0);
-        let plan = &self.inputs.plan;
+    /// Batches of one mode, made on the network's card if it has one.
+    fn batches(&self, mode: augment::Mode) -> Result<Batches, Error> {
+        let loader = self.loader(mode)?;
+        let Device::Cuda(cuda) = &self.device else { return Ok(Batches::Threads(loader)) };
+        match Batches::on_card(loader, cuda.gpu(), mode) {
+            Err(GpuError::Memory { what, wanted, free, .. }) => {
+                self.run.warn(format!(
+                    "{mode:?} batches are made on the CPU: {what} needs {wanted} bytes of GPU memory, {free} are free"
+                ));
+                Ok(Batches::Threads(self.loader(mode)?))
+            }
+            made => made.map_err(|e| Error::failed(e.to_string())),
+        }
+    }
+
+    fn loader(&self, mode: augment::Mode) -> Result<Loader, Error> {
+        let inputs = self.inputs;
+        let (cases, previous) = match mode {
+            augment::Mode::Training => (&inputs.train, &inputs.train_previous),
+            augment::Mode::Validation => (&inputs.validation, &inputs.validation_previous),
+        };
+        let (seed, plan) = (inputs.provenance.seed.unwrap_or(0), &inputs.plan);
         let masked: Vec<bool> =
             plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect();
-        let loader =
-            Loader::new(cases.to_vec(), &self.inputs.configuration, &plan.recipe, mode, seed)?;
+        let loader = Loader::new(cases.clone(), &inputs.configuration, &plan.recipe, mode, seed)?;
         let loader = loader.with_masked_channels(&masked);
-        if previous.is_empty() { Ok(loader) } else { loader.with_previous(previous.to_vec()) }
+        if previous.is_empty() { Ok(loader) } else { loader.with_previous(previous.clone()) }
     }
 
     fn train_epoch(&mut self, feed: &mut Feed, iterations: usize) -> Result<(), Error> {
@@ -237,13 +244,7 @@ impl<'a> Trainer<'a> {
         let bar = self.run.progress(&format!("epoch {epoch}"), iterations);
         bar.add(self.iteration);
         while self.iteration < iterations {
-            let (image, label) = feed.take()?;
-            self.check_batch(&image, label.view())?;
-            let optimiser = &mut self.optimiser;
-            let loss = self
-                .net
-                .step(image.view(), label.view(), &self.loss, optimiser, rate)
-                .map_err(net_error)?;
+            let loss = self.step(feed, Some(rate))?;
             if !loss.total.is_finite() {
                 return Err(Error::failed(format!(
                     "the loss is {} at epoch {epoch}, iteration {}",
@@ -262,6 +263,41 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// An iteration over the feed's next batch; without a learning rate its loss alone.
+    fn step(&mut self, feed: &mut Feed<'_>, rate: Option<f64>) -> Result<Loss, Error> {
+        let (options, optimiser) = (&self.loss, &mut self.optimiser);
+        match feed.take()? {
+            Taken::Host((image, label)) => {
+                self.inputs.check_batch(&image, label.view())?;
+                let (image, label) = (image.view(), label.view());
+                match rate {
+                    Some(rate) => self.net.step(image, label, options, optimiser, rate),
+                    None => self.net.loss(image, label, options),
+                }
+                .map_err(net_error)
+            }
+            Taken::Card(batch) => {
+                let seen = net::DeviceBatch {
+                    image: batch.image,
+                    label: batch.label,
+                    samples: batch.cases.len(),
+                    patch: self.inputs.configuration.patch_shape,
+                    ready: &batch.ready,
+                };
+                let loss = match rate {
+                    Some(rate) => self.net.step_on_device(&seen, options, optimiser, rate),
+                    None => self.net.loss_on_device(&seen, options),
+                }
+                .map_err(net_error)?;
+                let waited = self.net.waited_for_batch().map_err(net_error)?;
+                if let Some(stream) = self.net.card_stream() {
+                    feed.give_back(batch, stream, waited)?;
+                }
+                Ok(loss)
+            }
+        }
+    }
+
     /// Saves a checkpoint and ends if a signal asked to stop.
     fn stop_here(&mut self) -> Result<(), Error> {
         if !self.run.stop_requested() {
@@ -272,45 +308,22 @@ impl<'a> Trainer<'a> {
         Err(Error::stopped(at).hint("the same command continues from here"))
     }
 
-    fn check_batch(
-        &self,
-        image: &ndarray::Array5<f32>,
-        label: ArrayView4<'_, i16>,
-    ) -> Result<(), Error> {
-        let c = &self.inputs.configuration;
-        let (found, [z, y, x]) = (image.shape(), c.patch_shape);
-        let expected = [c.batch_size, c.network.input_channels, z, y, x];
-        // A spool may hold other batch sizes, but the network's shapes are fixed.
-        if found[1..] != expected[1..] || found[0] == 0 {
-            return Err(Error::input(format!(
-                "a batch has shape {found:?}, expected {expected:?}"
-            )));
-        }
-        let plan = &self.inputs.plan;
-        let classes = plan.labels.len() + usize::from(plan.ignore.is_some());
-        match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
-            Some(l) => Err(Error::input(format!(
-                "a batch has class index {l}, expected less than {classes}"
-            ))),
-            None => Ok(()),
-        }
-    }
-
     fn finish_epoch(
         &mut self,
-        validation: Option<&Loader>,
+        validation: Option<&mut Batches>,
         epoch: usize,
         begun: Instant,
         waited: f64,
     ) -> Result<(), Error> {
         let rate = self.schedule.rate(&self.state, epoch);
         let train_loss = self.loss_sum / self.iteration as f64;
+        let validated = validation.is_some();
         let (validation_loss, pseudo_dice) = match validation {
-            Some(loader) => self.validation_batches(loader, epoch)?,
+            Some(batches) => self.validation_batches(batches, epoch)?,
             None => (f64::NAN, vec![f64::NAN; self.inputs.plan.targets().len()]),
         };
         // Without validation cases the training loss stands in, so that the plateau rule can end the training.
-        let watched = if validation.is_some() { validation_loss } else { train_loss };
+        let watched = if validated { validation_loss } else { train_loss };
         let verdict = self.schedule.after_epoch(&mut self.state, epoch, train_loss, watched);
         self.epochs.push(Epoch {
             epoch,
@@ -335,20 +348,18 @@ impl<'a> Trainer<'a> {
 
     fn validation_batches(
         &mut self,
-        loader: &Loader,
+        batches: &mut Batches,
         epoch: usize,
     ) -> Result<(f64, Vec<f64>), Error> {
         let count = self.inputs.plan.recipe.schedule.validation_iterations;
         let first = (epoch * count) as u64;
-        let source = Source::Loader(loader);
         let mut counts = vec![ClassCounts::default(); self.inputs.plan.outputs()];
         let mut sum = 0.0;
-        Feed::run(&source, first, first + count as u64, self.run.threads().div_ceil(2), |feed| {
+        let (source, last) = (batches.source(), first + count as u64);
+        Feed::run(source, first, last, self.run.threads().div_ceil(2), |feed| {
             for _ in 0..count {
-                let (image, label): Batch = feed.take()?;
                 self.stop_here()?;
-                let loss =
-                    self.net.loss(image.view(), label.view(), &self.loss).map_err(net_error)?;
+                let loss = self.step(feed, None)?;
                 sum += loss.total;
                 for (all, one) in counts.iter_mut().zip(&loss.counts) {
                     all.tp += one.tp;

@@ -206,12 +206,17 @@ fn folds_and_configurations_that_are_not_there_are_refused_with_those_that_are()
 }
 
 #[test]
-fn devices_that_are_not_there_are_refused() {
+fn devices_that_cannot_do_it_are_refused() {
     let bench = Bench::new();
     bench.refused(
-        &["--device", "cuda:0"],
+        &["--device", "gpu"],
         2,
-        &["nnu-train: error: --device cuda:0: this build has no CUDA engine; use --device cpu"],
+        &["nnu-train: error: --device gpu: unknown device, expected auto, cpu, cuda or cuda:N"],
+    );
+    bench.refused(
+        &["--device", "cpu", "--precision", "bf16"],
+        2,
+        &["nnu-train: error: --precision bf16: the CPU engine computes in f32; use --precision f32 or auto"],
     );
 }
 
