@@ -17,6 +17,9 @@ macro_rules! sources {
 
 /// Every `.cu` file of this folder. One file is one module of the card, compiled and cached on its own.
 pub const SOURCES: &[Source] = sources![
+    "augment_previous.cu",
+    "augment_space.cu",
+    "augment_voxels.cu",
     "convolve.cu",
     "convolve_gradient.cu",
     "loss.cu",

@@ -184,6 +184,13 @@ impl Draws {
     /// The spatial transforms as one map for the patch that begins at case voxel `lower`, in the axes of
     /// [`Frame::axes`]; `None` if none fires.
     pub fn warp(&self, settings: &Settings, lower: [i64; 3]) -> Option<Warp> {
+        let mut warp = self.rigid(settings, lower)?;
+        warp.displacement = self.elastic.map(|e| e.displacement(warp.patch, warp.planes));
+        Some(warp)
+    }
+
+    /// [`Self::warp`] without its displacement.
+    pub(crate) fn rigid(&self, settings: &Settings, lower: [i64; 3]) -> Option<Warp> {
         if self.elastic.is_none() && self.angles.is_none() && self.scale.is_none() {
             return None;
         }
@@ -200,7 +207,7 @@ impl Draws {
             patch,
             centre: axes.map(|a| lower[a] as f64 + 0.5 * (settings.patch[a] as f64 - 1.0)),
             matrix,
-            displacement: self.elastic.map(|e| e.displacement(patch, planes)),
+            displacement: None,
             planes,
         })
     }

@@ -35,7 +35,7 @@ pub fn gaussian(array: Array3<f32>, axes: &[usize], sigma: f64) -> Array3<f32> {
 }
 
 /// Normalised weights at −r..=r, r = ⌊4 sigma + ½⌋.
-fn kernel(sigma: f64) -> Vec<f32> {
+pub(crate) fn kernel(sigma: f64) -> Vec<f32> {
     let radius = (4.0 * sigma + 0.5) as usize;
     let weight = |k: usize| {
         let d = k as f64 - radius as f64;

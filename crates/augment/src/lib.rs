@@ -10,6 +10,7 @@ pub mod blur;
 mod cases;
 mod check;
 pub mod counter;
+pub mod device;
 pub mod draws;
 pub mod elastic;
 pub mod intensity;

@@ -29,21 +29,21 @@ pub enum Mode {
 /// Everything that a training or validation loader needs; shared between threads.
 #[derive(Debug)]
 pub struct Loader {
-    cases: Vec<OpenCase>,
+    pub(crate) cases: Vec<OpenCase>,
     /// Per case.
     locations: Vec<Locations>,
     /// Per case: axes that may be flipped.
     mirror_axes: Vec<Vec<usize>>,
     /// Per case, in a cascade.
-    previous: Vec<OpenPrevious>,
+    pub(crate) previous: Vec<OpenPrevious>,
     previous_stage: Option<String>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// Of the image, and of the previous stage.
-    channels: [usize; 2],
+    pub(crate) channels: [usize; 2],
     batch_size: usize,
     first_forced: usize,
-    masked_channels: Vec<bool>,
-    mode: Mode,
+    pub(crate) masked_channels: Vec<bool>,
+    pub(crate) mode: Mode,
     seed: u64,
 }
 

@@ -10,18 +10,23 @@ use ndarray::ArrayViewMut3;
 pub fn low_resolution(mut channel: ArrayViewMut3<'_, f32>, zoom: f64, except: Option<usize>) {
     let (nz, ny, nx) = channel.dim();
     let full = [nz, ny, nx];
-    // The zoom is a single-precision number there.
-    let zoom = f64::from(zoom as f32);
-    let small: [usize; 3] = std::array::from_fn(|axis| match except {
-        Some(kept) if kept == axis => full[axis],
-        _ => ((full[axis] as f64 * zoom).round_ties_even() as usize).clamp(1, full[axis]),
-    });
+    let small = reduced(full, zoom, except);
     if small == full {
         return;
     }
     let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
     let reduced = reduce(values, full, small);
     enlarge(&reduced, small, values, full);
+}
+
+/// Shape of the small grid.
+pub(crate) fn reduced(full: [usize; 3], zoom: f64, except: Option<usize>) -> [usize; 3] {
+    // The zoom is a single-precision number there.
+    let zoom = f64::from(zoom as f32);
+    std::array::from_fn(|axis| match except {
+        Some(kept) if kept == axis => full[axis],
+        _ => ((full[axis] as f64 * zoom).round_ties_even() as usize).clamp(1, full[axis]),
+    })
 }
 
 fn reduce(values: &[f32], full: [usize; 3], small: [usize; 3]) -> Vec<f32> {

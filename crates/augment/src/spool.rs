@@ -12,8 +12,8 @@ pub fn masked_channels(plan: &Plan) -> Vec<bool> {
     plan.channels.iter().map(|c| c.normalisation == Normalisation::ZScoreMasked).collect()
 }
 
-/// Hash of everything in the plan that decides what batches hold, of how voxels draw, and of nothing else: changing the length of a
-/// training doesn't make a spool stale.
+/// Hash of everything in the plan that decides what batches hold, of how voxels draw their numbers, and of nothing else:
+/// changing the length of a training doesn't make a spool stale.
 pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
     #[derive(Serialize)]
     struct Decisive<'a> {
