@@ -138,9 +138,11 @@ void BlockRunner::note(const void* pointer, size_t bytes, Access access, const v
         blame(format("%s: %zu bytes at address %p are not in memory of the card", line_of(code).c_str(), bytes, pointer));
         stop();
     }
-    now_.thread = static_cast<uint16_t>(current_);
-    now_.sync = warps_[current_ / 32].sync;
-    const Past* past = remember(*shadow, at, bytes, access, now_, offset_in_program(code));
+    Now now = now_;
+    now.thread = static_cast<uint16_t>(current_);
+    now.sync = warps_[current_ / 32].sync;
+    if (in_shared) now.launch_era = now.block_era;  // other blocks have their own
+    const Past* past = remember(*shadow, at, bytes, access, now, offset_in_program(code));
     if (!past) return;
     static const char* const names[] = {"", "read", "write", "atomic operation"};
     blame(format("race: %s at %s in %s memory, after a %s by %s %u at %s", names[static_cast<int>(access)],

@@ -15,7 +15,7 @@ template <bool correct>
 DEVICE void exchange(const FaultArgs& args) {
     shared_words()[threadIdx.x] = threadIdx.x;
     if (correct) barrier();
-    args.to[threadIdx.x] = shared_words()[threadIdx.x ^ args.at];
+    args.to[64 * blockIdx.x + threadIdx.x] = shared_words()[threadIdx.x ^ args.at];
 }
 
 KERNEL(fault_none, 64, FaultArgs) { exchange<true>(args); }

@@ -54,7 +54,7 @@ const WRITE: &str = "shared_words()[threadIdx.x] = threadIdx.x";
 #[test]
 fn a_missing_barrier_is_found() {
     for at in [1, 16, 32] {
-        let texts = [WRITE, "args.to[threadIdx.x] = shared_words()[threadIdx.x ^ args.at]"];
+        let texts = [WRITE, "shared_words()[threadIdx.x ^ args.at]"];
         assert_found("fault_missing_barrier", 1, at, "race: ", &texts);
         let texts = [WRITE, "sum += shared_words()"];
         assert_found("fault_missing_second_barrier", 1, at, "in shared memory, after a ", &texts);
@@ -113,6 +113,7 @@ fn correct_kernels_go_through() {
             assert_eq!(run(order, kernel, 1, at), Ok(()));
         }
         assert_eq!(run(order, "fault_atomics", 4, 5), Ok(()));
+        assert_eq!(run(order, "fault_none", 4, 5), Ok(()));
         // What an earlier launch did is over.
         let gpu = Gpu::sim(SimOptions { order, ..SimOptions::default() });
         let stream = gpu.stream().unwrap();
