@@ -3,6 +3,7 @@
 mod linear;
 mod loss;
 mod norm;
+mod optimiser;
 mod residual;
 mod transfer;
 

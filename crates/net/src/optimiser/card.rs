@@ -6,6 +6,7 @@ use crate::cuda::Context;
 use kernels::{Buffer, Pointer};
 use std::sync::Arc;
 
+/// As in `kernels/optimiser.cu`; a thread has four parameters.
 const THREADS: usize = 256;
 
 /// Blocks that the gradient's norm is summed in, at most. Part of the norm's definition, as the order of its sum.
@@ -147,12 +148,12 @@ impl CardMoments {
                 },
             ),
         };
-        let blocks = self.length.div_ceil(THREADS);
+        let blocks = self.length.div_ceil(4 * THREADS);
         self.ctx.launch(kernel, [blocks, 1, 1], THREADS as u32, 0, &arguments);
     }
 
     fn clip(&self, limit: f64, gradient: Pointer) {
-        let range = self.length.div_ceil(NORM_BLOCKS).next_multiple_of(THREADS);
+        let range = self.length.div_ceil(NORM_BLOCKS).next_multiple_of(4 * THREADS);
         let blocks = self.length.div_ceil(range);
         let (step, sums) = (self.step.pointer(), self.step.pointer().offset(16));
         let norm = NormArgs { gradient, sums, count: self.count(), range: range as u32 };
