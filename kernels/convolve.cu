@@ -7,7 +7,8 @@
 // its own taps and writes voxels first + v · out_stride.
 //
 // A block takes items blockIdx.x, + gridDim.x, … of its class; an item is a tile of output voxels (a box of powers of
-// two) by `blocks` blocks of 32 output channels. Each of four warps computes 16 · m_tiles voxels of it. Input channels come in chunks of 32, the last of a tensor of 8, 16 or 32. For each chunk the tile's input
+// two) by `blocks` blocks of 32 output channels. Each of four warps computes 16 · m_tiles rows, the tile's voxels; where
+// shared memory is short, the tile has fewer and the rows behind them repeat others. Input channels come in chunks of 32, the last of a tensor of 8, 16 or 32. For each chunk the tile's input
 // voxels, halo included, are copied to shared memory once, as [8-channel group][voxel][8], for all taps: a tap is an
 // offset. The weights come in steps of so many slots (a slot: 8 input channels of one tap × 32 output channels). Copies
 // for the next step and the next chunk run while the present step is multiplied.
@@ -135,12 +136,13 @@ struct Convolution {
         }
     }
 
-    // Row of the tile to voxel z, y, x of it.
-    DEVICE void split_row(u32 row, u32 (&v)[3]) const {
-        const u32 log_x = args.tile_log[2], log_y = args.tile_log[1];
+    // Row to voxel z, y, x of the tile; whether it is the first row of that voxel.
+    DEVICE bool split_row(u32 row, u32 (&v)[3]) const {
+        const u32 log_z = args.tile_log[0], log_y = args.tile_log[1], log_x = args.tile_log[2];
         v[2] = row & ((1u << log_x) - 1);
         v[1] = row >> log_x & ((1u << log_y) - 1);
-        v[0] = row >> (log_x + log_y);
+        v[0] = row >> (log_x + log_y) & ((1u << log_z) - 1);
+        return row >> (log_x + log_y + log_z) == 0;
     }
 
     // Slots beyond the taps (of chunks with one group, which go in pairs) point to the first tap; their weights are 0.
@@ -334,8 +336,7 @@ struct Convolution {
     // Whether a row of the tile is a voxel, and which output voxel.
     DEVICE bool output_voxel(const Item& item, u32 row, u64& voxel) const {
         u32 v[3];
-        split_row(row, v);
-        bool valid = true;
+        bool valid = split_row(row, v);
         voxel = item.sample;
         UNROLL for (u32 a = 0; a < 3; a++) {
             const u32 at = (item.tile[a] << args.tile_log[a]) + v[a];

@@ -178,11 +178,14 @@ fn item_cycles(job: &Job, variant: &Variant, edges: Edges, class: &Class) -> (f6
     (multiply, copies as f64 / CACHE_BYTES)
 }
 
-/// The edges with the least work and copies for all tiles, if a tile fits.
+/// The edges with the least work and copies for all tiles; of fewer voxels than the variant has rows, if no tile of as
+/// many fits.
 fn best_edges(job: &Job, variant: &Variant, limits: &Limits) -> Option<Edges> {
+    let least = |list: &[usize]| list.iter().copied().min().unwrap_or(1);
+    let (buffers, step_slots) = (least(&limits.buffers), least(&limits.step_slots));
     let allowed = |edges: &Edges| {
         limits.edges.is_none_or(|only| edges.0 == only)
-            && shared_bytes(job, variant, *edges, 1, 4) <= limits.shared
+            && shared_bytes(job, variant, *edges, buffers, step_slots) <= limits.shared
     };
     let work = |edges: Edges| {
         let of_class = |class: &Class| {
@@ -191,12 +194,15 @@ fn best_edges(job: &Job, variant: &Variant, limits: &Limits) -> Option<Edges> {
         };
         job.classes.iter().map(of_class).sum::<f64>()
     };
-    Edges::all(variant.voxels_log())
-        .filter(allowed)
-        .map(|edges| (work(edges), edges))
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, edges)| edges)
+    let best = |log| {
+        let timed = Edges::all(log).filter(allowed).map(|edges| (work(edges), edges));
+        timed.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, edges)| edges)
+    };
+    (SMALLEST_LOG..=variant.voxels_log()).rev().find_map(best)
 }
+
+/// Of a tile's voxels: 32 float voxels of a convolution of stride 2 fit into every card's shared memory.
+const SMALLEST_LOG: u32 = 5;
 
 fn tile_plane(job: &Job, edges: Edges) -> usize {
     let halo = |class: &Class| Halo::new(edges, job.in_stride, &class.offsets()).voxels();

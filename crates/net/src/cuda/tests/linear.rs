@@ -1,9 +1,9 @@
 //! Convolution, transposed convolution and the heads, in all directions.
 
-use super::{contexts, rounded};
+use super::{contexts, rounded, same_bytes};
 use crate::cuda::Context;
 use crate::cuda::linear::{
-    Limits, PackTable, Packed, VARIANTS, bias_gradient, bias_scratch, gather_within, outer,
+    Limits, PackTable, Packed, VARIANTS, bias_gradient, bias_scratch, gather, gather_within, outer,
     outer_scratch, pack, scatter_within, tiles_within,
 };
 use crate::cuda::tensor::{Element, Layout, Tensor};
@@ -12,7 +12,9 @@ use crate::ops::packing::Direction;
 use crate::ops::tests::linear::{CONVOLUTIONS, Case, TRANSPOSED, case};
 use crate::ops::tests::{f32s, flat, random, random_vec, sum_tolerance};
 use crate::reference::{self, Grid};
+use kernels::{Gpu, Pointer, SimOptions};
 use ndarray::{Axis, Zip, s};
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// A layer with its numbers: everything as it is in memory, and what it should become.
@@ -25,6 +27,8 @@ struct Layer<'a> {
     weights: Grid,
     small_bias: Vec<f64>,
     large_bias: Vec<f64>,
+    small_sum: OnceCell<Grid>,
+    backward: OnceCell<(Grid, Grid, Vec<f64>)>,
 }
 
 impl<'a> Layer<'a> {
@@ -42,6 +46,8 @@ impl<'a> Layer<'a> {
             weights: rounded(&random((case.small, channels, kz, ky, kx), 3), element),
             small_bias: random_vec(case.small, 4),
             large_bias: random_vec(channels, 5),
+            small_sum: OnceCell::new(),
+            backward: OnceCell::new(),
         }
     }
 
@@ -52,6 +58,22 @@ impl<'a> Layer<'a> {
     fn transposed(case: &'a Case, element: Element) -> Self {
         let size = [0, 1, 2].map(|a| case.size[a] * case.stride[a]);
         Self::new(case, Geometry::transposed(case.stride), size, element)
+    }
+
+    /// What a convolution makes of the large side.
+    fn small_sum(&self) -> &Grid {
+        self.small_sum.get_or_init(|| {
+            let Geometry { stride, pad, .. } = self.geometry;
+            reference::convolution(&self.large, &self.weights, &self.small_bias, stride, pad)
+        })
+    }
+
+    /// What its gradients make of the small side: for the large side, the weights and the bias.
+    fn backward(&self) -> &(Grid, Grid, Vec<f64>) {
+        self.backward.get_or_init(|| {
+            let Geometry { stride, pad, .. } = self.geometry;
+            reference::convolution_backward(&self.large, &self.weights, &self.small, stride, pad)
+        })
     }
 
     /// What a sum of so many products of numbers in −1..1 may be off by, before it is stored. Products of bfloat16 are
@@ -134,126 +156,112 @@ impl<'a> Device<'a> {
         self.large.iter().map(|t| t.layout).collect()
     }
 
-    /// [`gather`] into NaN, with statistics; then the same again, added.
-    fn gather(&self, name: &str, output: Element) {
-        let layer = self.layer;
-        let sum = reference::convolution(
-            &layer.large,
-            &layer.weights,
-            &layer.small_bias,
-            layer.geometry.stride,
-            layer.geometry.pad,
-        );
-        let terms = layer.large.dim().1 * layer.geometry.taps() + 1;
-        let tolerance =
-            |e| layer.sum_tolerance(terms) + store_tolerance(e, output) + f64::from(f32::EPSILON);
-        let (bias, _owner) = self.ctx.upload(&f32s(&layer.small_bias));
-        let found = self.ctx.garbage(self.small.layout, output);
-        let tiles = tiles_within(
-            &self.limits,
-            &layer.geometry,
-            &self.large_layouts(),
-            &self.small.layout,
-            layer.element,
-        );
-        let (batch, pitch) = (found.layout.batch, found.layout.pitch());
-        let partials = vec![f32::NAN; batch * tiles * 3 * pitch];
-        let (statistics, _owner) = self.ctx.upload(&partials);
-        let run = |bias, accumulate, statistics| {
-            gather_within(
-                &self.limits,
-                self.ctx,
-                &layer.geometry,
-                &self.large(),
-                &self.large_to_small,
-                bias,
-                &found,
-                accumulate,
-                statistics,
-            );
-        };
-        run(Some(bias), false, Some(statistics));
-        let first = self.ctx.values(&found);
-        assert_close(&format!("{name}: small"), &first, &sum, tolerance);
-        assert_statistics(name, &first, &self.ctx.floats(statistics, partials.len()), pitch);
-        run(None, true, None);
-        let bias = Grid::from_shape_fn(sum.dim(), |(_, c, ..)| layer.small_bias[c]);
-        let twice = &first + &sum - bias;
-        assert_close(&format!("{name}: small added"), &self.ctx.values(&found), &twice, tolerance);
+    fn run_gather(
+        &self,
+        to: &Tensor,
+        bias: Option<Pointer>,
+        accumulate: bool,
+        statistics: Option<Pointer>,
+    ) {
+        let (packed, geometry) = (&self.large_to_small, &self.layer.geometry);
+        let (limits, large) = (&self.limits, self.large());
+        gather_within(limits, self.ctx, geometry, &large, packed, bias, to, accumulate, statistics);
     }
 
-    /// [`scatter`] into NaN, and added.
-    fn scatter(&self, name: &str) {
-        let layer = self.layer;
-        let (mut sum, ..) = reference::convolution_backward(
-            &layer.large,
-            &layer.weights,
-            &layer.small,
-            layer.geometry.stride,
-            layer.geometry.pad,
-        );
+    fn run_scatter(&self, to: &[Tensor], bias: Option<Pointer>, accumulate: bool) {
+        let (packed, geometry) = (&self.small_to_large, &self.layer.geometry);
+        let to: Vec<&Tensor> = to.iter().collect();
+        let (limits, small) = (&self.limits, &self.small);
+        scatter_within(limits, self.ctx, geometry, small, packed, bias, &to, accumulate);
+    }
+
+    fn garbage_large(&self) -> Vec<Tensor> {
+        let garbage = |t: &Tensor| self.ctx.garbage(t.layout, t.element);
+        self.large.iter().map(garbage).collect()
+    }
+
+    fn joined(&self, tensors: &[Tensor]) -> Grid {
+        let parts: Vec<Grid> = tensors.iter().map(|t| self.ctx.values(t)).collect();
+        let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+        ndarray::concatenate(Axis(1), &views).unwrap()
+    }
+
+    /// Forward into NaN, with statistics; then the same again, added.
+    fn check_gather(&self, name: &str) {
+        let (layer, ctx) = (self.layer, self.ctx);
+        let sum = layer.small_sum();
+        let terms = layer.large.dim().1 * layer.geometry.taps() + 1;
+        let tolerance = |e| layer.sum_tolerance(terms) + store_tolerance(e, layer.element);
+        let (bias, _owner) = ctx.upload(&f32s(&layer.small_bias));
+        let found = ctx.garbage(self.small.layout, layer.element);
+        let (large, small) = (self.large_layouts(), &self.small.layout);
+        let tiles = tiles_within(&self.limits, &layer.geometry, &large, small, layer.element);
+        let partials = vec![f32::NAN; small.batch * tiles * 3 * small.pitch()];
+        let (statistics, _owner) = ctx.upload(&partials);
+        self.run_gather(&found, Some(bias), false, Some(statistics));
+        let first = ctx.values(&found);
+        assert_close(&format!("{name}: small"), &first, sum, tolerance);
+        assert_statistics(name, &first, &ctx.floats(statistics, partials.len()), small.pitch());
+        self.run_gather(&found, None, true, None);
+        let bias = Grid::from_shape_fn(sum.dim(), |(_, c, ..)| layer.small_bias[c]);
+        let twice = &first + sum - bias;
+        assert_close(&format!("{name}: small added"), &ctx.values(&found), &twice, tolerance);
+    }
+
+    /// Backward into NaN, and added.
+    fn check_scatter(&self, name: &str) {
+        let (layer, ctx) = (self.layer, self.ctx);
+        let (sum, ..) = layer.backward();
         let bias = Grid::from_shape_fn(sum.dim(), |(_, c, ..)| layer.large_bias[c]);
-        sum += &bias;
+        let sum = sum + &bias;
         let terms = layer.case.small * layer.geometry.taps() + 1;
         let tolerance = |e| layer.sum_tolerance(terms) + store_tolerance(e, layer.element);
-        let (pointer, _owner) = self.ctx.upload(&f32s(&layer.large_bias));
-        let found: Vec<Tensor> =
-            self.large.iter().map(|t| self.ctx.garbage(t.layout, layer.element)).collect();
-        let values = || {
-            let parts: Vec<Grid> = found.iter().map(|t| self.ctx.values(t)).collect();
-            let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-            ndarray::concatenate(Axis(1), &views).unwrap()
-        };
-        let run = |bias, accumulate| {
-            scatter_within(
-                &self.limits,
-                self.ctx,
-                &layer.geometry,
-                &self.small,
-                &self.small_to_large,
-                bias,
-                &found.iter().collect::<Vec<_>>(),
-                accumulate,
-            );
-        };
-        run(Some(pointer), false);
-        let first = values();
+        let (pointer, _owner) = ctx.upload(&f32s(&layer.large_bias));
+        let found = self.garbage_large();
+        self.run_scatter(&found, Some(pointer), false);
+        let first = self.joined(&found);
         assert_close(&format!("{name}: large"), &first, &sum, tolerance);
-        run(None, true);
+        self.run_scatter(&found, None, true);
         let twice = &first + &sum - bias;
-        assert_close(&format!("{name}: large added"), &values(), &twice, tolerance);
+        assert_close(&format!("{name}: large added"), &self.joined(&found), &twice, tolerance);
     }
 
-    fn gradients(&self, name: &str) {
-        let (layer, ctx) = (self.layer, self.ctx);
-        let (_, dw, db) = reference::convolution_backward(
-            &layer.large,
-            &layer.weights,
-            &layer.small,
-            layer.geometry.stride,
-            layer.geometry.pad,
-        );
-        let small = &self.small.layout;
+    /// Gradients of the weights, `[small][large][tap]`, and of the small side's bias.
+    fn gradients(&self) -> [Vec<f32>; 2] {
+        let (layer, ctx, small) = (self.layer, self.ctx, &self.small.layout);
         let bytes = outer_scratch(&layer.geometry, &self.large_layouts(), small, layer.element);
         ctx.reserve(bytes.max(bias_scratch(small)));
-        let (gradient, _owner) = ctx.upload(&vec![f32::NAN; dw.len()]);
+        let count = layer.weights.len();
+        let (gradient, _owner) = ctx.upload(&vec![f32::NAN; count]);
         outer(ctx, &layer.geometry, &self.large(), &self.small, gradient);
-        let found = Grid::from_shape_vec(
-            dw.dim(),
-            ctx.floats(gradient, dw.len()).iter().map(|v| f64::from(*v)).collect(),
-        );
-        let voxels = small.batch * small.voxels();
-        let tolerance = layer.sum_tolerance(voxels);
-        assert_close(&format!("{name}: weights"), &found.unwrap(), &dw, |_| tolerance);
-        let (gradient, _owner) = ctx.upload(&vec![f32::NAN; db.len()]);
+        let weights = ctx.floats(gradient, count);
+        let (gradient, _owner) = ctx.upload(&vec![f32::NAN; layer.case.small]);
         bias_gradient(ctx, &self.small, gradient);
-        let found = ctx.floats(gradient, db.len());
-        crate::ops::tests::assert_close(
-            &format!("{name}: bias"),
-            &found,
-            &db,
-            sum_tolerance(voxels),
-        );
+        [weights, ctx.floats(gradient, layer.case.small)]
+    }
+
+    fn check_gradients(&self, name: &str) {
+        let layer = self.layer;
+        let (_, dw, db) = layer.backward();
+        let [weights, bias] = self.gradients();
+        let voxels = self.small.layout.batch * self.small.layout.voxels();
+        let found = weights.iter().map(|v| f64::from(*v)).collect();
+        let found = Grid::from_shape_vec(dw.dim(), found).unwrap();
+        let tolerance = layer.sum_tolerance(voxels);
+        assert_close(&format!("{name}: weights"), &found, dw, |_| tolerance);
+        let name = format!("{name}: bias");
+        crate::ops::tests::assert_close(&name, &bias, db, sum_tolerance(voxels));
+    }
+
+    /// All that is computed, as bits.
+    fn bits(&self) -> Vec<u32> {
+        let (bias, _owner) = self.ctx.upload(&f32s(&self.layer.small_bias));
+        let small = self.ctx.garbage(self.small.layout, self.layer.element);
+        self.run_gather(&small, Some(bias), false, None);
+        let large = self.garbage_large();
+        self.run_scatter(&large, None, false);
+        let values = [self.ctx.values(&small), self.joined(&large)];
+        values.iter().flatten().map(|v| (*v as f32).to_bits()).collect()
     }
 }
 
@@ -290,20 +298,19 @@ fn assert_statistics(name: &str, stored: &Grid, partials: &[f32], pitch: usize) 
     }
 }
 
-fn check(name: &str, ctx: &Context, layer: &Layer, limits: Limits) {
-    let device = Device::new(ctx, layer, limits);
-    device.gather(name, layer.element);
-    device.scatter(name);
-    device.gradients(name);
+fn check(name: &str, ctx: &Context, layer: &Layer) {
+    let name = format!("{name}, {:?}", layer.element);
+    let device = Device::new(ctx, layer, Limits::of(ctx.gpu.card()));
+    device.check_gather(&name);
+    device.check_scatter(&name);
+    device.check_gradients(&name);
 }
 
 #[test]
 fn convolutions_match_their_definition() {
     for ctx in contexts() {
-        for (i, case) in CONVOLUTIONS.iter().enumerate() {
-            let layer = Layer::convolution(case, ctx.element);
-            let name = format!("convolution {i}, {:?}", ctx.element);
-            check(&name, &ctx, &layer, Limits::of(ctx.gpu.card()));
+        for (i, case) in CONVOLUTIONS.iter().chain(LARGE).enumerate() {
+            check(&format!("convolution {i}"), &ctx, &Layer::convolution(case, ctx.element));
         }
     }
 }
@@ -311,10 +318,133 @@ fn convolutions_match_their_definition() {
 #[test]
 fn transposed_convolutions_match_their_definition() {
     for ctx in contexts() {
-        for (i, case) in TRANSPOSED.iter().enumerate() {
-            let layer = Layer::transposed(case, ctx.element);
-            let name = format!("transposed {i}, {:?}", ctx.element);
-            check(&name, &ctx, &layer, Limits::of(ctx.gpu.card()));
+        for (i, case) in TRANSPOSED.iter().chain(LARGE_TRANSPOSED).enumerate() {
+            check(&format!("transposed {i}"), &ctx, &Layer::transposed(case, ctx.element));
         }
+    }
+}
+
+/// Chunks of 32 and 8 (72), 16 (48) and 8 input channels; several blocks of output channels; several tiles of every
+/// size; several ranges of a weight gradient.
+const LARGE: &[Case] = &[
+    case(1, &[72], 40, [3, 6, 17], [3, 3, 3], [1, 1, 1]),
+    case(2, &[1], 33, [2, 5, 36], [3, 3, 3], [1, 1, 1]),
+    case(1, &[40, 16], 40, [5, 10, 7], [3, 3, 3], [2, 2, 2]),
+    case(1, &[48], 70, [1, 11, 27], [1, 3, 3], [1, 1, 1]),
+    case(1, &[8], 8, [5, 12, 36], [3, 3, 3], [1, 1, 1]),
+];
+
+const LARGE_TRANSPOSED: &[Case] = &[case(1, &[40], 40, [3, 5, 6], [2, 2, 2], [2, 2, 2])];
+
+/// A simulated card with as much shared memory as the largest cards have.
+fn large_card(element: Element) -> Context {
+    let options = SimOptions { shared_memory: 227 << 10, ..SimOptions::default() };
+    Context::new(Gpu::sim(options), element).unwrap()
+}
+
+#[test]
+fn every_variant_gives_the_same_bytes() {
+    for element in [Element::Bf16, Element::F32] {
+        let ctx = large_card(element);
+        let convolutions = LARGE[..3].iter().map(|case| Layer::convolution(case, element));
+        let transposed = LARGE_TRANSPOSED.iter().map(|case| Layer::transposed(case, element));
+        for (i, layer) in convolutions.chain(transposed).enumerate() {
+            let limits = Limits::of(ctx.gpu.card());
+            let expected = Device::new(&ctx, &layer, limits.clone()).bits();
+            for variant in VARIANTS {
+                // More items than blocks, and a block for every item.
+                for (multiprocessors, buffers, step_slots) in [(1, 2, 12), (1000, 1, 36)] {
+                    let limits = Limits {
+                        multiprocessors,
+                        variants: vec![variant],
+                        buffers: vec![buffers],
+                        step_slots: vec![step_slots],
+                        ..limits.clone()
+                    };
+                    let device = Device::new(&ctx, &layer, limits);
+                    let name = format!("layer {i}, {buffers} buffers, {step_slots}, {variant:?}");
+                    assert!(device.bits() == expected, "{name}");
+                    if step_slots == 12 {
+                        device.check_gather(&name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tile_gives_the_same_bytes() {
+    let cases = [
+        case(1, &[3], 5, [2, 3, 33], [3, 3, 3], [1, 1, 1]),
+        case(1, &[8, 3], 8, [4, 5, 17], [3, 3, 3], [2, 2, 2]),
+    ];
+    for element in [Element::Bf16, Element::F32] {
+        let ctx = large_card(element);
+        for case in &cases {
+            let layer = Layer::convolution(case, element);
+            let limits = Limits::of(ctx.gpu.card());
+            let expected = Device::new(&ctx, &layer, limits.clone()).bits();
+            // As many voxels as the variant has rows, and fewer.
+            for log in [6, 5] {
+                for (x, y) in (0..=5).flat_map(|x| (0..=log - x).map(move |y| (x, y))) {
+                    let edges = Some([log - x - y, y, x]);
+                    let variants = vec![VARIANTS[4]];
+                    let limits = Limits { variants, edges, ..limits.clone() };
+                    let device = Device::new(&ctx, &layer, limits);
+                    let name = format!("{edges:?}, {element:?}, {case:?}");
+                    assert!(device.bits() == expected, "{name}");
+                    device.check_gather(&name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_of_threads_changes_nothing() {
+    for i in [0, 2] {
+        same_bytes(|ctx| {
+            let layer = Layer::convolution(&LARGE[i], ctx.element);
+            let device = Device::new(ctx, &layer, Limits::of(ctx.gpu.card()));
+            let (tiles, pitch) = (1000, device.small.layout.pitch());
+            let (statistics, _owner) = ctx.upload(&vec![0.0; tiles * 3 * pitch]);
+            let small = ctx.garbage(device.small.layout, ctx.element);
+            device.run_gather(&small, None, false, Some(statistics));
+            let mut bytes: Vec<f32> = device.bits().into_iter().map(f32::from_bits).collect();
+            bytes.extend(ctx.floats(statistics, tiles * 3 * pitch));
+            bytes.extend(device.gradients().concat());
+            bytes
+        });
+    }
+}
+
+#[test]
+fn weight_gradients_do_not_depend_on_the_card() {
+    for element in [Element::Bf16, Element::F32] {
+        for case in &LARGE[..4] {
+            let layer = Layer::convolution(case, element);
+            let gradients = |ctx: Context| {
+                let found = Device::new(&ctx, &layer, Limits::of(ctx.gpu.card())).gradients();
+                found.map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+            };
+            let small = Context::new(Gpu::sim(SimOptions::default()), element).unwrap();
+            assert!(gradients(small) == gradients(large_card(element)), "{element:?}, {case:?}");
+        }
+    }
+}
+
+#[test]
+fn logits_are_float() {
+    let case = case(2, &[40], 3, [3, 5, 9], [1, 1, 1], [1, 1, 1]);
+    for ctx in contexts() {
+        let layer = Layer::convolution(&case, ctx.element);
+        let device = Device::new(&ctx, &layer, Limits::of(ctx.gpu.card()));
+        let logits = ctx.garbage(device.small.layout, Element::F32);
+        let (bias, _owner) = ctx.upload(&f32s(&layer.small_bias));
+        let (geometry, packed) = (&layer.geometry, &device.large_to_small);
+        gather(&ctx, geometry, &device.large(), packed, Some(bias), &logits, false, None);
+        let tolerance = |e| layer.sum_tolerance(41) + store_tolerance(e, Element::F32);
+        assert_close("logits", &ctx.values(&logits), layer.small_sum(), tolerance);
     }
 }
