@@ -1,7 +1,8 @@
 //! Times a network on noise, and counts its work.
 
-use crate::{AdamOptions, Device, Error, LossOptions, Optimiser, UNet};
+use crate::{AdamOptions, Device, DeviceBatch, Error, LossOptions, Optimiser, SgdOptions, UNet};
 use artifact::plan::Network;
+use kernels::{Buffer, Event, Gpu};
 use ndarray::{Array4, Array5};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,14 +15,42 @@ pub struct BenchOptions {
     pub batch: usize,
     /// z, y, x.
     pub patch: [usize; 3],
-    /// Timed repetitions; one more, which takes the memory, goes ahead untimed.
+    /// Timed repetitions. One more, which takes the memory, goes ahead untimed; on a card a second one, which is recorded.
     pub repetitions: usize,
+    /// How parameters are updated.
+    pub update: Update,
+}
+
+/// How a training iteration ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// Adam with AMSGrad, as the 2018 paper's code has it.
+    Adam,
+    /// As nnU-Net v2: the gradient clipped to norm 12, SGD with Nesterov momentum 0.99.
+    Sgd,
+}
+
+impl Update {
+    fn optimiser(self) -> Optimiser {
+        let weight_decay = 3e-5;
+        let (beta1, beta2) = (0.9, 0.999);
+        match self {
+            Self::Adam => Optimiser::adam(
+                AdamOptions { beta1, beta2, epsilon: 1e-8, weight_decay, amsgrad: true },
+                None,
+            ),
+            Self::Sgd => Optimiser::sgd(
+                SgdOptions { momentum: 0.99, nesterov: true, weight_decay },
+                Some(12.0),
+            ),
+        }
+    }
 }
 
 /// Times, and the work in floating-point operations (a multiply-add counts 2).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
-    /// Forward, loss, backward, Adam.
+    /// Forward, loss, backward, update. On a card the batch lies there, as training's does.
     pub training: Seconds,
     /// Forward of the same batch through [`UNet::forward`].
     pub forward: Seconds,
@@ -40,13 +69,6 @@ pub struct Seconds {
     pub cpu: Option<f64>,
 }
 
-/// Adam as the 2018 paper's code has it.
-pub fn paper_adam() -> Optimiser {
-    let options =
-        AdamOptions { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 3e-5, amsgrad: true };
-    Optimiser::adam(options, None)
-}
-
 /// Times training iterations and forward passes on noise.
 ///
 /// # Errors
@@ -61,15 +83,22 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
         Array4::from_shape_simple_fn((options.batch, d, h, w), || rng.random_range(0..classes));
     let mut net = UNet::new(spec, device)?;
     net.initialise(0)?;
-    let mut optimiser = paper_adam();
-    let training = median(options.repetitions, || {
-        net.step(image.view(), target.view(), &LossOptions::default(), &mut optimiser, 3e-4)?;
-        Ok(())
-    })?;
+    let mut optimiser = options.update.optimiser();
+    let (loss, rate, patch) = (LossOptions::default(), 3e-4, options.patch);
+    let times = (if let Device::Cuda(_) = device { 2 } else { 1 }, options.repetitions);
+    let training = match device {
+        Device::Cpu(_) => median(times, || {
+            net.step(image.view(), target.view(), &loss, &mut optimiser, rate).map(|_| ())
+        }),
+        Device::Cuda(cuda) => {
+            let held = Uploaded::new(cuda.gpu(), &image, &target)?;
+            let batch = held.batch(options.batch, patch);
+            median(times, || net.step_on_device(&batch, &loss, &mut optimiser, rate).map(|_| ()))
+        }
+    }?;
     let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));
     net.release_training();
-    let forward =
-        median(options.repetitions, || net.forward_into(image.view(), logits.view_mut()))?;
+    let forward = median(times, || net.forward_into(image.view(), logits.view_mut()))?;
     let work = net.work(options.patch);
     Ok(Timing {
         training,
@@ -79,12 +108,38 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
     })
 }
 
-/// Median seconds of `repetitions` calls after one that is not timed.
+/// A batch in a card's memory.
+struct Uploaded {
+    image: Buffer,
+    label: Buffer,
+    ready: Event,
+}
+
+impl Uploaded {
+    fn new(gpu: &Gpu, image: &Array5<f32>, target: &Array4<i16>) -> Result<Self, Error> {
+        let (images, targets) =
+            (image.as_slice().unwrap_or_default(), target.as_slice().unwrap_or_default());
+        let stream = gpu.stream()?;
+        let (image, label) = (gpu.buffer(size_of_val(images))?, gpu.buffer(size_of_val(targets))?);
+        stream.upload(image.pointer(), images)?;
+        stream.upload(label.pointer(), targets)?;
+        Ok(Self { image, label, ready: stream.record()? })
+    }
+
+    fn batch(&self, samples: usize, patch: [usize; 3]) -> DeviceBatch<'_> {
+        let (image, label) = (self.image.pointer(), self.label.pointer());
+        DeviceBatch { image, label, samples, patch, ready: &self.ready }
+    }
+}
+
+/// Median seconds of `repetitions` calls after `untimed` others.
 fn median(
-    repetitions: usize,
+    (untimed, repetitions): (usize, usize),
     mut call: impl FnMut() -> Result<(), Error>,
 ) -> Result<Seconds, Error> {
-    call()?;
+    for _ in 0..untimed {
+        call()?;
+    }
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..repetitions.max(1) {
         let (begun, used) = (Instant::now(), cpu_seconds());

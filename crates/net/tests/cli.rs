@@ -87,10 +87,13 @@ fn usage_errors_exit_with_2() {
 
 #[test]
 fn bench_prints_seconds_and_rates() {
-    let out = nnu_net(&[&["bench", "--repetitions", "1"], &NET[..]].concat());
-    assert!(out.status.success(), "{}", text(&out.stderr));
-    let lines = text(&out.stdout);
-    assert!(lines.contains("training iteration: ") && lines.contains("forward: "), "{lines}");
+    // On a card the batch is uploaded ahead, and the second iteration is recorded.
+    for device in [&["--device", "cpu"][..], &["--device", "sim", "--optimiser", "sgd"]] {
+        let out = nnu_net(&[&["bench", "--repetitions", "2"], device, &NET[..]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let lines = text(&out.stdout);
+        assert!(lines.contains("training iteration: ") && lines.contains("forward: "), "{lines}");
+    }
 }
 
 /// Plan of the golden 3D checkpoint.

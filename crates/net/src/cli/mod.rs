@@ -214,6 +214,13 @@ pub struct Forward {
     pub common: Common,
 }
 
+/// `--optimiser`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum OptimiserKind {
+    Adam,
+    Sgd,
+}
+
 /// `nnu-net bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
@@ -222,6 +229,9 @@ pub struct Bench {
     /// Timed repetitions; the median counts
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub repetitions: usize,
+    /// How an iteration ends: adam with AMSGrad, or sgd with Nesterov momentum and gradients clipped as in nnU-Net v2
+    #[arg(long, value_name = "KIND", default_value = "adam")]
+    pub optimiser: OptimiserKind,
     #[command(flatten)]
     pub on: DeviceArgs,
     #[command(flatten)]

@@ -4,10 +4,10 @@
     reason = "tables and timings are what describe and bench are asked for"
 )]
 
-use super::{Bench, Chosen, Describe, Forward, Init};
+use super::{Bench, Chosen, Describe, Forward, Init, OptimiserKind};
 use artifact::{Commit, npy};
 use ndarray::{Array4, Axis};
-use net::{BenchOptions, Device, UNet, weights};
+use net::{BenchOptions, Device, UNet, Update, weights};
 use stage::{Error, Result, Run};
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -53,7 +53,11 @@ pub fn forward(args: &Forward, run: &Run) -> Result<()> {
 pub fn bench(args: &Bench, run: &Run) -> Result<()> {
     let Chosen { network, batch, patch } = args.which.open()?;
     let device = args.on.open(run)?;
-    let options = BenchOptions { batch, patch, repetitions: args.repetitions };
+    let update = match args.optimiser {
+        OptimiserKind::Adam => Update::Adam,
+        OptimiserKind::Sgd => Update::Sgd,
+    };
+    let options = BenchOptions { batch, patch, repetitions: args.repetitions, update };
     let t = net::bench(&network, &device, &options).map_err(failed)?;
     for (what, seconds, flops) in [
         ("training iteration", t.training, t.training_flops),
@@ -61,7 +65,7 @@ pub fn bench(args: &Bench, run: &Run) -> Result<()> {
     ] {
         let cpu = seconds.cpu.map_or(String::new(), |cpu| format!(" ({cpu:.2} s of CPU)"));
         let (gflop, rate) = (flops / 1e9, flops / seconds.wall / 1e9);
-        println!("{what}: {:.3} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s", seconds.wall);
+        println!("{what}: {:.6} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s", seconds.wall);
     }
     Ok(())
 }
