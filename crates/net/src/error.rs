@@ -56,3 +56,9 @@ pub enum Error {
     #[error("update: no gradients yet; call loss_and_gradients first")]
     NoGradients,
 }
+
+impl From<Error> for stage::Error {
+    fn from(error: Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}

@@ -9,6 +9,7 @@ mod ranges;
 pub(crate) mod residual;
 pub(crate) mod tensor;
 pub(crate) mod transfer;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ mod norm;
 mod optimiser;
 mod residual;
 mod transfer;
+mod window;
 
 use super::Context;
 use super::tensor::{Element, Layout, Tensor};

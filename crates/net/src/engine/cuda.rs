@@ -77,6 +77,13 @@ pub(crate) struct Logits {
     training: Option<LossPlace>,
 }
 
+impl Logits {
+    /// f32 `[n][z][y][x][pitch]`.
+    pub(crate) fn values(&self) -> &Tensor {
+        &self.values
+    }
+}
+
 #[derive(Debug)]
 struct LossPlace {
     gradient: Tensor,

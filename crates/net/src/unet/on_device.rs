@@ -1,13 +1,15 @@
-//! Training on batches that are in device memory already.
+//! Batches that are in device memory already: training on them, and prediction.
 
 use super::state::State;
 use super::{Runner, UNet};
 use crate::Error;
+use crate::cuda::Context;
+use crate::cuda::tensor::Tensor;
 use crate::engine::Engine;
 use crate::engine::cuda::CudaEngine;
 use crate::loss::{Loss, LossOptions};
 use crate::optimiser::Optimiser;
-use kernels::{Event, GpuError, Pointer, Stream};
+use kernels::{Event, Gpu, GpuError, Pointer, Stream};
 use std::time::Duration;
 
 /// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
@@ -101,6 +103,61 @@ impl UNet {
         }
     }
 
+    /// The card that it is on.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        match &self.runner {
+            Runner::Cuda(state) => Some(&state.passes.engine.ctx.gpu),
+            Runner::Cpu(_) => None,
+        }
+    }
+
+    /// Bytes of the parameters and of a forward pass over so many patches, whether they are taken yet or not.
+    pub(crate) fn views_bytes(&self, samples: usize, patch: [usize; 3]) -> Result<u64, Error> {
+        let Runner::Cuda(state) = &self.runner else { return Err(Error::NotOnCard) };
+        let (topology, engine) = (&self.topology, &state.passes.engine);
+        Ok(State::memory_bytes(&self.spec, topology, engine, samples, patch, false))
+    }
+
+    /// Bytes of the parameters, and of a forward pass if one was made: what [`UNet::views_bytes`] counts and is taken
+    /// already.
+    pub(crate) fn held_bytes(&self) -> Result<u64, Error> {
+        let Runner::Cuda(state) = &self.runner else { return Err(Error::NotOnCard) };
+        match state.inference_shape() {
+            Some((samples, patch)) => self.views_bytes(samples, patch),
+            None => Ok(state.passes.engine.parameter_bytes(&self.topology, false) as u64),
+        }
+    }
+
+    /// Readies forward passes over so many patches, behind `ready`.
+    pub(crate) fn begin_views(
+        &mut self,
+        samples: usize,
+        patch: [usize; 3],
+        ready: &Event,
+    ) -> Result<(), Error> {
+        let Runner::Cuda(state) = &mut self.runner else { return Err(Error::NotOnCard) };
+        state.prepare_inference(samples, patch)?;
+        let State { passes, weights, .. } = &mut **state;
+        passes.engine.ctx.stream.wait(ready)?;
+        passes.engine.refresh(&passes.topology, weights, false);
+        Ok(passes.engine.ctx.check()?)
+    }
+
+    /// A forward pass after `cut`, which writes the network's input, and before `take`, which reads its logits; recorded,
+    /// so that `key` stands for all that the two have built in. The mark is behind them.
+    pub(crate) fn forward_views(
+        &mut self,
+        key: &str,
+        cut: &dyn Fn(&Context, &Tensor),
+        take: &dyn Fn(&Context, &Tensor),
+    ) -> Result<Event, Error> {
+        let Runner::Cuda(state) = &mut self.runner else { return Err(Error::NotOnCard) };
+        state.forward_views(key, cut, take)?;
+        let ctx = &state.passes.engine.ctx;
+        ctx.check()?;
+        Ok(ctx.stream.record()?)
+    }
+
     fn on_card(&mut self, options: &LossOptions) -> Result<&mut State<CudaEngine>, Error> {
         options.targets.check(self.spec.output_channels)?;
         match &mut self.runner {
@@ -114,5 +171,24 @@ impl State<CudaEngine> {
     fn take(&mut self, batch: &DeviceBatch<'_>) -> Result<(), Error> {
         let (engine, input) = self.prepare_training(batch.samples, batch.patch)?;
         engine.take(batch, input)
+    }
+
+    fn forward_views(
+        &mut self,
+        key: &str,
+        cut: &dyn Fn(&Context, &Tensor),
+        take: &dyn Fn(&Context, &Tensor),
+    ) -> Result<(), Error> {
+        let Self { passes, weights, inference: Some(ws), views, .. } = self else {
+            return Err(Error::NotOnCard);
+        };
+        let engine = &passes.engine;
+        engine.recorded(views, key, &mut || {
+            cut(&engine.ctx, CudaEngine::image(&ws.input));
+            passes.forward(weights, ws);
+            if let Some(logits) = &ws.stages[0].logits {
+                take(&engine.ctx, logits.values());
+            }
+        })
     }
 }

@@ -19,9 +19,11 @@ pub(super) struct State<E: Engine> {
     pub weights: E::Weights,
     pub gradient: Option<E::Vector>,
     training: Option<Workspace<E>>,
-    inference: Option<Workspace<E>>,
+    pub inference: Option<Workspace<E>>,
     /// Of [`State::step`] in the training workspace.
     recording: E::Recording,
+    /// Of a batch of views in the inference workspace.
+    pub views: E::Recording,
 }
 
 impl<E: Engine> State<E> {
@@ -41,6 +43,7 @@ impl<E: Engine> State<E> {
             training: None,
             inference: None,
             recording: E::Recording::default(),
+            views: E::Recording::default(),
         })
     }
 
@@ -73,7 +76,8 @@ impl<E: Engine> State<E> {
         out: ArrayViewMut5<'_, f32>,
     ) -> Result<(), Error> {
         let (n, _, d, h, w) = x.dim();
-        let ws = prepare(&mut self.inference, &self.passes, &self.spec, n, [d, h, w], false)?;
+        self.prepare_inference(n, [d, h, w])?;
+        let Some(ws) = &mut self.inference else { return Ok(()) };
         let engine = &self.passes.engine;
         engine.receive(x, None, &mut ws.input)?;
         engine.unpack(&mut ws.input);
@@ -172,16 +176,39 @@ impl<E: Engine> State<E> {
         batch: usize,
         patch: [usize; 3],
     ) -> Result<(&E, &mut E::Input), Error> {
-        let (engine, length) = (&self.passes.engine, self.passes.topology.len());
         if self.gradient.is_none() {
-            self.gradient = Some(engine.vector(length)?);
+            let length = self.passes.topology.len();
+            self.gradient = Some(self.passes.engine.vector(length)?);
         }
         if self.training.as_ref().is_none_or(|ws| ws.shape != (batch, patch)) {
-            self.recording = E::Recording::default();
+            self.forget_recordings();
         }
         let passes = &self.passes;
         let ws = prepare(&mut self.training, passes, &self.spec, batch, patch, true)?;
         Ok((&passes.engine, &mut ws.input))
+    }
+
+    /// Takes the memory of forward passes.
+    pub(super) fn prepare_inference(
+        &mut self,
+        batch: usize,
+        patch: [usize; 3],
+    ) -> Result<(), Error> {
+        if self.inference_shape() != Some((batch, patch)) {
+            self.forget_recordings();
+        }
+        prepare(&mut self.inference, &self.passes, &self.spec, batch, patch, false).map(|_| ())
+    }
+
+    /// Samples and patch of the forward passes that there is memory for.
+    pub(super) fn inference_shape(&self) -> Option<(usize, [usize; 3])> {
+        self.inference.as_ref().map(|ws| ws.shape)
+    }
+
+    /// New memory is ahead, and scratch that all passes share may move.
+    fn forget_recordings(&mut self) {
+        self.recording = E::Recording::default();
+        self.views = E::Recording::default();
     }
 
     /// The terms of all resolutions, weighted.

@@ -111,6 +111,57 @@ pub fn resample_label(
     label::resize(planes.view(), new_shape, coarse_order)
 }
 
+/// Where a voxel along an axis takes its value from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearTap {
+    /// The two source voxels; the same one twice at the end of an axis.
+    pub at: [usize; 2],
+    /// Their weights.
+    pub weights: [f64; 2],
+}
+
+/// A resampling by orders 0 and 1, for those who do it elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// The axes (0 is z) in the order in which they are interpolated.
+    pub order: [usize; 3],
+    /// One tap per target voxel along z, y, x.
+    pub axes: [Vec<LinearTap>; 3],
+}
+
+/// What [`resample`] does to an image of this shape; none where an order is above 1.
+pub fn linear(
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    new_shape: [usize; 3],
+    order: u8,
+    coarse_order: u8,
+    anisotropy_threshold: f64,
+) -> Option<Linear> {
+    let coarse = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold);
+    let order_of = |axis| if coarse == Some(axis) { coarse_order } else { order };
+    if (0..3).any(|axis| order_of(axis) > 1) {
+        return None;
+    }
+    let taps = |axis: usize| {
+        let (source, target) = (shape[axis], new_shape[axis]);
+        let along = axis::Axis::new(source, target, Order::from(order_of(axis)));
+        let tap = |k| {
+            let axis::Tap { first, weights: [near, far, ..] } = *along.tap(k);
+            let next = if far == 0.0 { first } else { (first + 1).min(source - 1) };
+            LinearTap { at: [first, next], weights: [near, far] }
+        };
+        (0..target).map(tap).collect()
+    };
+    let order = coarse.map_or([0, 1, 2], |coarse| {
+        // Planes across the coarse axis, then the axis.
+        let [across, rows, columns] = coarse_first(coarse)[0];
+        [rows, columns, across]
+    });
+    Some(Linear { order, axes: [taps(0), taps(1), taps(2)] })
+}
+
 /// The order of axes that puts `coarse` first, and its inverse.
 fn coarse_first(coarse: usize) -> [[usize; 3]; 2] {
     match coarse {
@@ -142,6 +193,46 @@ mod tests {
         assert_eq!(coarse_axis(fine, [1.0, 1.0, 4.0], 3.0), Some(2));
         // Anisotropic, but without one coarsest axis: the target isn't asked any more.
         assert_eq!(coarse_axis([1.25, 0.24, 1.25], [4.0, 1.0, 1.0], 3.0), None);
+    }
+
+    /// By its taps, in f64, rounded once.
+    fn by_taps(x: &Array3<f32>, linear: &Linear) -> Array3<f32> {
+        let mut values = x.mapv(f64::from);
+        for axis in linear.order {
+            let mut shape: [usize; 3] = values.dim().into();
+            shape[axis] = linear.axes[axis].len();
+            values = Array3::from_shape_fn(shape, |(z, y, x)| {
+                let LinearTap { at, weights } = linear.axes[axis][[z, y, x][axis]];
+                let value = |i: usize| {
+                    let mut from = [z, y, x];
+                    from[axis] = at[i];
+                    values[from]
+                };
+                weights[0] * value(0) + weights[1] * value(1)
+            });
+        }
+        values.mapv(|v| v as f32)
+    }
+
+    #[test]
+    fn taps_do_what_resampling_does() {
+        let x =
+            Array3::from_shape_fn((5, 6, 7), |(z, y, x)| ((z * 31 + y * 17 + x * 7) % 23) as f32);
+        let shapes = [[9, 4, 11], [5, 6, 7], [3, 12, 7], [5, 9, 5]];
+        for spacing in [[1.0; 3], [5.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 5.0]] {
+            for shape in shapes {
+                for (order, coarse) in [(0, 0), (1, 0), (1, 1), (0, 1)] {
+                    let linear = linear([5, 6, 7], spacing, [1.0; 3], shape, order, coarse, 3.0);
+                    let found = by_taps(&x, &linear.unwrap());
+                    let expected = resample(x.view(), spacing, [1.0; 3], shape, order, coarse, 3.0);
+                    for (f, e) in found.iter().zip(&expected) {
+                        // f64 may round otherwise where a plane is clipped: a neighbour in f32.
+                        assert!((f - e).abs() <= f32::EPSILON * e.abs(), "{f}, expected {e}");
+                    }
+                }
+            }
+        }
+        assert_eq!(linear([5; 3], [1.0; 3], [1.0; 3], [4; 3], 3, 0, 3.0), None);
     }
 
     #[test]

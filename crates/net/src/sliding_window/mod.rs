@@ -6,7 +6,15 @@
 //! patch has depth 1, so that every slice is tiled by itself.
 //!
 //! Sums are taken view after view, and threads share the work by slices: the same input gives the same bytes at any
-//! thread count.
+//! thread count. [`Sums`] does all of it on the network's card, if it has one and the volume fits there.
+
+mod card;
+mod sums;
+
+#[cfg(test)]
+pub(crate) use card::tiling;
+pub use card::{CardMeans, CardSums, Decide, Resampling, Tap, card_bytes};
+pub use sums::{Means, Sums, predict_volume};
 
 use artifact::plan::Plan;
 use artifact::recipe::Averaged;
@@ -105,13 +113,18 @@ pub fn positions(image: usize, tile: usize, step: f64) -> Vec<usize> {
 /// Weight of a tile's voxels `[z, y, x]`: a Gaussian of `sigma` × patch around voxel `patch / 2`, cut off at 4 standard
 /// deviations, 1 at the peak; where it is 0, the smallest other weight, so that every voxel counts.
 pub fn gaussian(patch: [usize; 3], sigma: f64) -> Array3<f32> {
-    let curves = patch.map(|edge| curve(edge, sigma * edge as f64));
+    let curves = curves(patch, sigma);
     let mut weight = Array3::from_shape_fn(patch, |(z, y, x)| {
         (curves[0][z] * curves[1][y] * curves[2][x]) as f32
     });
     let smallest = weight.iter().copied().filter(|w| *w > 0.0).fold(1.0, f32::min);
     weight.mapv_inplace(|w| if w > 0.0 { w } else { smallest });
     weight
+}
+
+/// The Gaussian along each axis.
+fn curves(patch: [usize; 3], sigma: f64) -> [Vec<f64>; 3] {
+    patch.map(|edge| curve(edge, sigma * edge as f64))
 }
 
 /// The Gaussian along one axis. Cut off as `scipy.ndimage.gaussian_filter` does: beyond ⌊4σ + ½⌋ voxels.
@@ -167,6 +180,13 @@ fn tiles(shape: [usize; 3], window: &Window) -> Vec<Tile> {
     tiles
 }
 
+/// Every view, in the order in which they are added: tile after tile, each with all its flips.
+fn view_list(shape: [usize; 3], window: &Window) -> Vec<(Tile, [bool; 3])> {
+    let flips = flips(window);
+    let each = |tile| flips.iter().map(move |flip| (tile, *flip));
+    tiles(shape, window).into_iter().flat_map(each).collect()
+}
+
 /// Weighted sums of views; several models may add theirs, which averages over models too.
 #[derive(Debug)]
 pub struct Accumulator {
@@ -211,10 +231,7 @@ impl Accumulator {
     ) -> Result<(), E> {
         let (channels, z, y, x) = image.dim();
         assert_eq!(self.weights.dim(), (z, y, x), "an image of another shape");
-        let flips = flips(&self.window);
-        let tiles = tiles([z, y, x], &self.window);
-        let views: Vec<_> =
-            tiles.iter().flat_map(|tile| flips.iter().map(move |flip| (*tile, *flip))).collect();
+        let views = view_list([z, y, x], &self.window);
         let [pz, py, px] = self.window.patch;
         // A divisor: a last, smaller batch would have the network lay out its memory anew.
         let most = self.window.tile_batch.clamp(1, views.len());
@@ -270,20 +287,7 @@ impl Accumulator {
     /// The averages as probabilities `[class, z, y, x]`.
     pub fn finish(self) -> Array4<f32> {
         let window = self.window.clone();
-        let mut means = self.means();
-        if window.averaged == Averaged::Logits {
-            means.axis_iter_mut(Axis(1)).into_par_iter().for_each(|mut slice| {
-                let mut scratch = Vec::new();
-                for y in 0..slice.dim().1 {
-                    let mut rows = slice.index_axis_mut(Axis(1), y);
-                    scratch.clear();
-                    scratch.extend(rows.iter().copied());
-                    window.activation.apply(&mut scratch, rows.dim().1);
-                    rows.iter_mut().zip(&scratch).for_each(|(row, p)| *row = *p);
-                }
-            });
-        }
-        means
+        probabilities(self.means(), &window)
     }
 
     /// The averages of what [`Window::averaged`] names, `[class, z, y, x]`: logits stay logits, for those who resample
@@ -299,6 +303,23 @@ impl Accumulator {
         );
         sums
     }
+}
+
+/// Averages `[class, z, y, x]` of what [`Window::averaged`] names, as probabilities.
+fn probabilities(mut means: Array4<f32>, window: &Window) -> Array4<f32> {
+    if window.averaged == Averaged::Logits {
+        means.axis_iter_mut(Axis(1)).into_par_iter().for_each(|mut slice| {
+            let mut scratch = Vec::new();
+            for y in 0..slice.dim().1 {
+                let mut rows = slice.index_axis_mut(Axis(1), y);
+                scratch.clear();
+                scratch.extend(rows.iter().copied());
+                window.activation.apply(&mut scratch, rows.dim().1);
+                rows.iter_mut().zip(&scratch).for_each(|(row, p)| *row = *p);
+            }
+        });
+    }
+    means
 }
 
 /// Copies a tile into a patch `[channel, z, y, x]`, flipped, zeros where the image ends.
