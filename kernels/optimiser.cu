@@ -13,12 +13,23 @@
 // clipped, in place.
 #include "device.cuh"
 
-// What differs from step to step; the host writes it.
+// optimiser_begin: one thread writes what differs from step to step, from its arguments: a launch needs no copy that the
+// host would wait for, and isn't part of a recording.
+//
+// What differs from step to step.
 struct Step {
     float size;    // Adam: learning rate / (1 - beta1^t); SGD: learning rate
     float root;    // Adam: sqrt(1 - beta2^t)
     u32 first;     // SGD: there is no velocity yet
     float factor;  // written by optimiser_factor
+};
+
+struct BeginArgs {
+    Step* step;
+    float size;
+    float root;
+    u32 first;
+    u32 padding;
 };
 
 struct NormArgs {
@@ -86,6 +97,10 @@ DEVICE double block_sum(double value, double (&sums)[kThreads]) {
         barrier();
     }
     return sums[0];
+}
+
+KERNEL(optimiser_begin, 32, BeginArgs) {
+    if (threadIdx.x == 0) *args.step = Step{args.size, args.root, args.first, 1.0f};
 }
 
 KERNEL(optimiser_norm, kThreads, NormArgs) {

@@ -93,7 +93,10 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
         Device::Cuda(cuda) => {
             let held = Uploaded::new(cuda.gpu(), &image, &target)?;
             let batch = held.batch(options.batch, patch);
-            median(times, || net.step_on_device(&batch, &loss, &mut optimiser, rate).map(|_| ()))
+            median(times, || {
+                net.begin_step_on_device(&batch, &loss, &mut optimiser, rate)?;
+                net.loss_of_device(&loss).map(|_| ())
+            })
         }
     }?;
     let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));

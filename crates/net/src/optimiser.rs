@@ -217,7 +217,11 @@ impl Optimiser {
 
     /// All of the rule that a recorded step has built in.
     pub(crate) fn recorded_as(&self) -> String {
-        format!("{:?} {:?}", self.rule, self.clip_norm)
+        let place = match &self.moments {
+            Moments::Host(_) => None,
+            Moments::Card(card) => Some(card.place()),
+        };
+        format!("{:?} {:?} {place:?}", self.rule, self.clip_norm)
     }
 
     fn check(&self, parameters: &[Parameter]) -> Result<(), Error> {

@@ -74,10 +74,6 @@ impl Layout {
         self.halo[1] * self.row_pitch() + self.halo[2]
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.len() as u64 * size_of::<Lane>() as u64
-    }
-
     pub(crate) fn with_channels(mut self, channels: usize) -> Self {
         self.channels = channels;
         self

@@ -222,6 +222,43 @@ fn a_training_goes_on_bit_by_bit() {
     }
 }
 
+/// A validation between iterations, before the recording is made and after, changes nothing: it sees the parameters as
+/// they are, and the recording goes on with its own. Another optimiser of the same rule isn't taken for the first.
+#[test]
+fn validations_between_recorded_iterations_change_nothing() {
+    let (_, spec, patch) = networks()[1].clone();
+    let (image, label) = batch(&spec, patch);
+    let options = LossOptions::default();
+    for (device, _) in devices() {
+        let what = device.describe();
+        let mut net = started(&spec, &device);
+        let (mut first, mut second) = (optimiser(1), optimiser(1));
+        let mut plain = started(&spec, &device);
+        let (mut plain_first, mut plain_second) = (optimiser(1), optimiser(1));
+        // Which optimiser steps, and whether a validation and a larger prediction follow.
+        let course =
+            [(0, 1), (0, 1), (0, 0), (0, 2), (0, 1), (0, 0), (1, 1), (1, 0), (0, 1), (1, 0)];
+        for (i, (which, after)) in course.into_iter().enumerate() {
+            let (image, label) = (image.view(), label.view());
+            let state = [&mut first, &mut second].into_iter().nth(which).unwrap();
+            let found = net.step(image, label, &options, state, 1e-2).unwrap();
+            let state = [&mut plain_first, &mut plain_second].into_iter().nth(which).unwrap();
+            let expected = plain.loss_and_gradients(image, label, &options).unwrap();
+            plain.update(state, 1e-2).unwrap();
+            assert_eq!(found.total, expected.total, "{what}: iteration {i}");
+            if after > 0 {
+                let found = net.loss(image, label, &options).unwrap().total;
+                let expected = plain.loss(image, label, &options).unwrap().total;
+                assert_eq!(found, expected, "{what}: validation {i}");
+            }
+            if after > 1 {
+                let larger = Array5::zeros((5, spec.input_channels, 1, 24, 40));
+                net.forward(larger.view()).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn labels_that_are_no_class_are_refused() {
     let (_, spec, patch) = networks()[1].clone();

@@ -114,12 +114,23 @@ impl Feed<'_> {
                     None => queue(*next)?,
                 };
                 *next += 1;
-                if next < end {
-                    *ahead = Some(queue(*next)?);
-                }
                 Ok(Taken::Card(batch))
             }
         }
+    }
+
+    /// Has the card make the next batch, if there is one, while it works on the present one. (Threads do without.)
+    ///
+    /// # Errors
+    /// If the card fails.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        if let From::Card { loader, ahead, next, end } = &mut self.from
+            && next < end
+            && ahead.is_none()
+        {
+            *ahead = Some(loader.batch(*next).map_err(gpu_error)?);
+        }
+        Ok(())
     }
 
     /// The card's stream `reader` was asked for all that reads this batch; `waited` is how long it had to wait for it.

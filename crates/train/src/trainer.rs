@@ -284,11 +284,14 @@ impl<'a> Trainer<'a> {
                     patch: self.inputs.configuration.patch_shape,
                     ready: &batch.ready,
                 };
-                let loss = match rate {
-                    Some(rate) => self.net.step_on_device(&seen, options, optimiser, rate),
-                    None => self.net.loss_on_device(&seen, options),
+                match rate {
+                    Some(rate) => self.net.begin_step_on_device(&seen, options, optimiser, rate),
+                    None => self.net.begin_loss_on_device(&seen, options),
                 }
                 .map_err(net_error)?;
+                // Queued behind this iteration, not before it: the card has work while the host draws.
+                feed.prepare()?;
+                let loss = self.net.loss_of_device(options).map_err(net_error)?;
                 let waited = self.net.waited_for_batch().map_err(net_error)?;
                 if let Some(stream) = self.net.card_stream() {
                     feed.give_back(batch, stream, waited)?;

@@ -235,14 +235,15 @@ pub(crate) fn read(
     layout: &Layout,
     terms: Pointer,
 ) -> Result<Result<Terms, i16>, GpuError> {
-    let mut unknown = [0u32; 1];
-    ctx.stream.download(terms, &mut unknown)?;
-    if let Ok(label) = i16::try_from(unknown[0]) {
+    let pitch = layout.pitch();
+    let head = TERMS / 8;
+    let mut values = vec![0.0f64; head + 2 + 3 * pitch];
+    ctx.stream.download(terms, &mut values)?;
+    // The first four bytes are a whole number.
+    if let Ok(label) = i16::try_from(values[0].to_bits() & u64::from(u32::MAX)) {
         return Ok(Err(label));
     }
-    let pitch = layout.pitch();
-    let mut values = vec![0.0f64; 2 + 3 * pitch];
-    ctx.stream.download(terms.offset(TERMS), &mut values)?;
+    let values = &values[head..];
     // Whole numbers below 2⁵³.
     let count = |row: usize, channel: usize| values[2 + row * pitch + channel] as u64;
     let counts = (0..layout.channels)

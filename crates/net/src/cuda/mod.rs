@@ -16,6 +16,7 @@ mod tests;
 
 use kernels::{Arguments, Buffer, Gpu, GpuError, Pointer, Stream};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tensor::Element;
 
 /// Where and how the operations run. Work is queued; a failure is kept and told by [`Context::check`], so that the
@@ -28,12 +29,21 @@ pub(crate) struct Context {
     pub element: Element,
     scratch: Mutex<Option<Buffer>>,
     failed: Mutex<Option<GpuError>>,
+    /// How often memory that recorded work may point to was replaced.
+    moves: AtomicU64,
 }
 
 impl Context {
     pub(crate) fn new(gpu: Gpu, element: Element) -> Result<Self, GpuError> {
         let stream = gpu.stream()?;
-        Ok(Self { gpu, stream, element, scratch: Mutex::new(None), failed: Mutex::new(None) })
+        Ok(Self {
+            gpu,
+            stream,
+            element,
+            scratch: Mutex::new(None),
+            failed: Mutex::new(None),
+            moves: AtomicU64::new(0),
+        })
     }
 
     /// Starts a kernel of one-dimensional blocks.
@@ -65,12 +75,23 @@ impl Context {
         if scratch.as_ref().is_none_or(|b| b.bytes() < bytes) {
             // Work that uses the old one must be done before it is given back.
             self.keep(self.stream.synchronise());
+            self.moved();
             *scratch = None;
             match self.gpu.buffer(bytes) {
                 Ok(buffer) => *scratch = Some(buffer),
                 Err(error) => self.keep(Err(error)),
             }
         }
+    }
+
+    /// Memory that recorded work may point to is replaced: recordings made before are void.
+    pub(crate) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever recordings become void.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// Keeps the first failure.

@@ -85,10 +85,6 @@ impl Tensor {
     pub(crate) fn nowhere(layout: Layout, element: Element) -> Self {
         Self { layout, element, pointer: Pointer::default(), _owner: None }
     }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.layout.len() * self.element.bytes()
-    }
 }
 
 /// A size that kernels count in 32 bits.

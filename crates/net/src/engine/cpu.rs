@@ -134,6 +134,10 @@ impl Engine for CpuEngine {
         }
     }
 
+    fn touch(&self, weights: &mut Weights) {
+        weights.touch();
+    }
+
     fn vector(&self, length: usize) -> Result<Vec<f32>, Error> {
         Ok(vec![0.0; length])
     }

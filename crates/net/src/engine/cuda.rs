@@ -129,6 +129,8 @@ pub(crate) struct Moments {
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     key: String,
+    /// [`Context::moves`] when it was made.
+    moves: u64,
     graph: Option<Graph>,
 }
 
@@ -181,6 +183,10 @@ impl Engine for CudaEngine {
         }
     }
 
+    fn touch(&self, weights: &mut Weights) {
+        weights.fresh = false;
+    }
+
     fn vector(&self, length: usize) -> Result<Buffer, Error> {
         let buffer = self.ctx.gpu.buffer(4 * length)?;
         self.ctx.stream.fill(buffer.pointer(), 0, 4 * length)?;
@@ -217,9 +223,9 @@ impl Engine for CudaEngine {
         key: &str,
         work: &mut dyn FnMut(),
     ) -> Result<(), Error> {
-        let known = recording.key == key;
-        if !known {
-            *recording = Recording { key: key.into(), graph: None };
+        let moves = self.ctx.moves();
+        if recording.key != key || recording.moves != moves {
+            *recording = Recording { key: key.into(), moves, graph: None };
             work();
         } else if let Some(graph) = &recording.graph {
             self.ctx.stream.replay(graph)?;
@@ -390,6 +396,7 @@ impl Engine for CudaEngine {
         if self.meaning.as_ref().is_none_or(|m| m.targets != *targets) {
             // Recorded work may still read the old one.
             self.ctx.stream.synchronise()?;
+            self.ctx.moved();
             self.meaning = Some(loss::Meaning::new(&self.ctx, targets, channels)?);
         }
         Ok(())

@@ -48,6 +48,8 @@ pub(crate) trait Engine: Debug {
     fn set_values(&self, weights: &mut Self::Weights, values: Vec<f32>) -> Result<(), Error>;
     /// Brings up to date what a forward pass, or a backward pass too, derives from the parameters.
     fn refresh(&self, topology: &Topology, weights: &mut Self::Weights, backward: bool);
+    /// What was derived from the parameters is out of date: a recording changes them without this engine seeing it.
+    fn touch(&self, weights: &mut Self::Weights);
     /// Zeros.
     fn vector(&self, length: usize) -> Result<Self::Vector, Error>;
     /// Copies a vector to the host.

@@ -13,6 +13,16 @@ const THREADS: usize = 256;
 const NORM_BLOCKS: usize = 512;
 
 kernels::arguments! {
+    struct BeginArgs {
+        step: Pointer,
+        size: f32,
+        root: f32,
+        first: u32,
+        padding: u32,
+    }
+}
+
+kernels::arguments! {
     struct NormArgs {
         gradient: Pointer,
         sums: Pointer,
@@ -71,6 +81,7 @@ impl CardMoments {
         };
         let vectors = vectors.iter().map(copy).collect::<Result<_, _>>()?;
         let step = ctx.gpu.buffer(16 + 8 * NORM_BLOCKS)?;
+        ctx.moved();
         Ok(Self { ctx: ctx.clone(), vectors, step, length })
     }
 
@@ -94,8 +105,14 @@ impl CardMoments {
             Rule::Sgd(_) => (learning_rate as f32, 1.0),
         };
         let first = u32::from(steps == 1);
-        let words = [size.to_bits(), root.to_bits(), first, 1f32.to_bits()];
-        Ok(self.ctx.stream.upload(self.step.pointer(), &words)?)
+        let arguments = BeginArgs { step: self.step.pointer(), size, root, first, padding: 0 };
+        self.ctx.launch("optimiser_begin", [1, 1, 1], 32, 0, &arguments);
+        Ok(self.ctx.check()?)
+    }
+
+    /// Where the state lies: recorded steps have it built in.
+    pub(super) fn place(&self) -> Pointer {
+        self.step.pointer()
     }
 
     /// Queues the step that was begun.

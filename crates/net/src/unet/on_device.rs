@@ -12,7 +12,7 @@ use crate::optimiser::Optimiser;
 use kernels::{Event, Gpu, GpuError, Pointer, Stream};
 use std::time::Duration;
 
-/// A batch in the memory of the network's card. It may be overwritten once the call that takes it has returned.
+/// A batch in the memory of the network's card. It may be overwritten once the loss was read.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceBatch<'a> {
     /// f32 `[n, channel, z, y, x]`.
@@ -28,34 +28,42 @@ pub struct DeviceBatch<'a> {
 }
 
 impl UNet {
-    /// As [`UNet::step`].
+    /// Queues what [`UNet::step`] does; [`UNet::loss_of_device`] waits for it. Meanwhile the next batch can be made.
     ///
     /// # Errors
     /// As [`UNet::step`]; if the network is not on a card.
-    pub fn step_on_device(
+    pub fn begin_step_on_device(
         &mut self,
         batch: &DeviceBatch<'_>,
         options: &LossOptions,
         optimiser: &mut Optimiser,
         learning_rate: f64,
-    ) -> Result<Loss, Error> {
+    ) -> Result<(), Error> {
         let state = self.on_card(options)?;
         state.take(batch)?;
-        state.received_step(options, optimiser, learning_rate)
+        state.begin_step(options, optimiser, learning_rate)
     }
 
-    /// As [`UNet::loss`].
+    /// Queues what [`UNet::loss`] does; [`UNet::loss_of_device`] waits for it.
     ///
     /// # Errors
     /// As [`UNet::loss`]; if the network is not on a card.
-    pub fn loss_on_device(
+    pub fn begin_loss_on_device(
         &mut self,
         batch: &DeviceBatch<'_>,
         options: &LossOptions,
-    ) -> Result<Loss, Error> {
+    ) -> Result<(), Error> {
         let state = self.on_card(options)?;
         state.take(batch)?;
-        state.received_loss(options, false)
+        state.begin_loss(options, false)
+    }
+
+    /// Waits for the loss of what was begun last; from then on its batch may be overwritten.
+    ///
+    /// # Errors
+    /// As [`UNet::loss`]; if the network is not on a card.
+    pub fn loss_of_device(&mut self, options: &LossOptions) -> Result<Loss, Error> {
+        self.on_card(options)?.read_loss(options)
     }
 
     /// On a card, takes the memory of training now rather than in the first iteration.

@@ -99,15 +99,16 @@ impl<E: Engine> State<E> {
         gradients: bool,
     ) -> Result<Loss, Error> {
         self.receive(x, target)?;
-        self.received_loss(options, gradients)
+        self.begin_loss(options, gradients)?;
+        self.read_loss(options)
     }
 
-    /// As [`State::loss`], on what was received.
-    pub(super) fn received_loss(
+    /// As [`State::loss`], on what was received; the loss is there to be read.
+    pub(super) fn begin_loss(
         &mut self,
         options: &LossOptions,
         gradients: bool,
-    ) -> Result<Loss, Error> {
+    ) -> Result<(), Error> {
         self.passes.engine.begin_loss(options, self.spec.output_channels)?;
         let Some(ws) = &mut self.training else { return Err(Error::NoGradients) };
         let (passes, weights) = (&self.passes, &mut self.weights);
@@ -118,7 +119,7 @@ impl<E: Engine> State<E> {
         if let (true, Some(gradient)) = (gradients, &mut self.gradient) {
             passes.backward(weights, ws, gradient);
         }
-        self.read_loss(options)
+        Ok(())
     }
 
     /// Loss, gradients and a step of the optimiser; recorded by engines that can.
@@ -131,16 +132,17 @@ impl<E: Engine> State<E> {
         learning_rate: f64,
     ) -> Result<Loss, Error> {
         self.receive(x, target)?;
-        self.received_step(options, optimiser, learning_rate)
+        self.begin_step(options, optimiser, learning_rate)?;
+        self.read_loss(options)
     }
 
-    /// As [`State::step`], on what was received.
-    pub(super) fn received_step(
+    /// As [`State::step`], on what was received; its loss is there to be read.
+    pub(super) fn begin_step(
         &mut self,
         options: &LossOptions,
         optimiser: &mut Optimiser,
         learning_rate: f64,
-    ) -> Result<Loss, Error> {
+    ) -> Result<(), Error> {
         self.passes.engine.begin_loss(options, self.spec.output_channels)?;
         let (Some(ws), Some(gradient)) = (&mut self.training, &mut self.gradient) else {
             return Err(Error::NoGradients);
@@ -151,13 +153,16 @@ impl<E: Engine> State<E> {
         let key = format!("{options:?} {}", optimiser.recorded_as());
         engine.recorded(&mut self.recording, &key, &mut || {
             engine.unpack(&mut ws.input);
+            // Whatever the present state: the recording must hold it.
+            engine.touch(weights);
             engine.refresh(&passes.topology, weights, true);
             passes.forward(weights, ws);
             passes.losses(spec, ws, options, true);
             passes.backward(weights, ws, gradient);
             engine.update(weights, gradient, optimiser, learning_rate);
         })?;
-        self.read_loss(options)
+        engine.touch(weights);
+        Ok(())
     }
 
     fn receive(
@@ -212,7 +217,7 @@ impl<E: Engine> State<E> {
     }
 
     /// The terms of all resolutions, weighted.
-    fn read_loss(&self, options: &LossOptions) -> Result<Loss, Error> {
+    pub(super) fn read_loss(&self, options: &LossOptions) -> Result<Loss, Error> {
         let mut terms = Vec::new();
         if let Some(ws) = &self.training {
             for (stage, weight) in ws.stages.iter().zip(loss_weights(&self.spec)) {
