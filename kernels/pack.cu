@@ -35,19 +35,21 @@ DEVICE u32 pack_tensor_groups(u32 channels) {
 
 KERNEL(pack_weights, 256, PackArgs) {
     __shared__ float shared[32 * (8 * 27 + 1)];
-    const PackEntry entry = args.entries[args.entry_of_block[blockIdx.x]];
+    const PackEntry& entry = args.entries[args.entry_of_block[blockIdx.x]];
     const u32 taps = entry.taps, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const u32 tensor_groups[2] = {pack_tensor_groups(entry.inputs[0]), pack_tensor_groups(entry.inputs[1])};
-    const u32 groups = tensor_groups[0] + tensor_groups[1];
-    const u32 local = blockIdx.x - entry.first_block, block = local / groups, group = local % groups;
+    const u32 groups0 = pack_tensor_groups(entry.inputs[0]), groups1 = pack_tensor_groups(entry.inputs[1]);
+    const u32 groups = groups0 + groups1, local = blockIdx.x - entry.first_block;
+    const u32 block = local / groups, group = local % groups;
 
-    const u32 it = group < tensor_groups[0] ? 0 : 1, in_first = 8 * (group - (it ? tensor_groups[0] : 0));
-    const u32 blocks = (entry.outputs[0] + 31) / 32;
-    const u32 ot = block < blocks ? 0 : 1, out_first = 32 * (block - (ot ? blocks : 0));
-    const u32 in_count = in_first < entry.inputs[it] ? entry.inputs[it] - in_first : 0;
-    const u32 out_count = entry.outputs[ot] - out_first;
-    const float* from = entry.weights + static_cast<u64>(in_first + (it ? entry.inputs[0] : 0)) * entry.input_step +
-                        static_cast<u64>(out_first + (ot ? entry.outputs[0] : 0)) * entry.output_step;
+    // The block's channels: of the second tensor?, first in their tensor, how many there are.
+    const bool in_second = group >= groups0, out_second = block >= (entry.outputs[0] + 31) / 32;
+    const u32 in_first = 8 * (in_second ? group - groups0 : group);
+    const u32 out_first = 32 * (out_second ? block - (entry.outputs[0] + 31) / 32 : block);
+    const u32 inputs = in_second ? entry.inputs[1] : entry.inputs[0];
+    const u32 in_count = in_first < inputs ? inputs - in_first : 0;
+    const u32 out_count = (out_second ? entry.outputs[1] : entry.outputs[0]) - out_first;
+    const float* from = entry.weights + static_cast<u64>(in_first + (in_second ? entry.inputs[0] : 0)) * entry.input_step +
+                        static_cast<u64>(out_first + (out_second ? entry.outputs[0] : 0)) * entry.output_step;
 
     // Runs are output channels, each with 8 input channels × taps, or the other way round.
     const bool by_output = entry.input_step == taps;
@@ -62,8 +64,8 @@ KERNEL(pack_weights, 256, PackArgs) {
     }
     barrier();
 
-    const u32 chunk = (in_first / 32) * 4, chunk_first = (it ? tensor_groups[0] : 0) + chunk;
-    const u32 left = tensor_groups[it] - chunk, chunk_groups = left < 4 ? left : 4;
+    const u32 chunk = in_first / 32 * 4, left = (in_second ? groups1 : groups0) - chunk;
+    const u32 chunk_first = (in_second ? groups0 : 0) + chunk, chunk_groups = left < 4 ? left : 4;
     u8* to = entry.packed + (static_cast<u64>(block * groups + chunk_first) * taps + in_first / 8 - chunk) * 512 + lane * 16;
     const u32 channel = lane % 8 / 2 * 8 + lane / 8 * 2 + lane % 2;
     const float* value = shared + channel * (by_output ? length + 1 : taps);

@@ -364,7 +364,7 @@ fn every_variant_gives_the_same_bytes() {
                     let device = Device::new(&ctx, &layer, limits);
                     let name = format!("layer {i}, {buffers} buffers, {step_slots}, {variant:?}");
                     assert!(device.bits() == expected, "{name}");
-                    if step_slots == 12 {
+                    if i == 0 && step_slots == 12 {
                         device.check_gather(&name);
                     }
                 }
@@ -379,23 +379,20 @@ fn every_tile_gives_the_same_bytes() {
         case(1, &[3], 5, [2, 3, 33], [3, 3, 3], [1, 1, 1]),
         case(1, &[8, 3], 8, [4, 5, 17], [3, 3, 3], [2, 2, 2]),
     ];
-    for element in [Element::Bf16, Element::F32] {
+    // As many voxels as the variant has rows, and fewer.
+    for (element, log) in [(Element::Bf16, 6), (Element::F32, 5)] {
         let ctx = large_card(element);
         for case in &cases {
             let layer = Layer::convolution(case, element);
             let limits = Limits::of(ctx.gpu.card());
             let expected = Device::new(&ctx, &layer, limits.clone()).bits();
-            // As many voxels as the variant has rows, and fewer.
-            for log in [6, 5] {
-                for (x, y) in (0..=5).flat_map(|x| (0..=log - x).map(move |y| (x, y))) {
-                    let edges = Some([log - x - y, y, x]);
-                    let variants = vec![VARIANTS[4]];
-                    let limits = Limits { variants, edges, ..limits.clone() };
-                    let device = Device::new(&ctx, &layer, limits);
-                    let name = format!("{edges:?}, {element:?}, {case:?}");
-                    assert!(device.bits() == expected, "{name}");
-                    device.check_gather(&name);
-                }
+            for (x, y) in (0..=5).flat_map(|x| (0..=log - x).map(move |y| (x, y))) {
+                let edges = Some([log - x - y, y, x]);
+                let limits = Limits { variants: vec![VARIANTS[4]], edges, ..limits.clone() };
+                let device = Device::new(&ctx, &layer, limits);
+                let name = format!("{edges:?}, {element:?}, {case:?}");
+                assert!(device.bits() == expected, "{name}");
+                device.check_gather(&name);
             }
         }
     }
@@ -403,20 +400,18 @@ fn every_tile_gives_the_same_bytes() {
 
 #[test]
 fn the_order_of_threads_changes_nothing() {
-    for i in [0, 2] {
-        same_bytes(|ctx| {
-            let layer = Layer::convolution(&LARGE[i], ctx.element);
-            let device = Device::new(ctx, &layer, Limits::of(ctx.gpu.card()));
-            let (tiles, pitch) = (1000, device.small.layout.pitch());
-            let (statistics, _owner) = ctx.upload(&vec![0.0; tiles * 3 * pitch]);
-            let small = ctx.garbage(device.small.layout, ctx.element);
-            device.run_gather(&small, None, false, Some(statistics));
-            let mut bytes: Vec<f32> = device.bits().into_iter().map(f32::from_bits).collect();
-            bytes.extend(ctx.floats(statistics, tiles * 3 * pitch));
-            bytes.extend(device.gradients().concat());
-            bytes
-        });
-    }
+    same_bytes(|ctx| {
+        let layer = Layer::convolution(&LARGE[2], ctx.element);
+        let device = Device::new(ctx, &layer, Limits::of(ctx.gpu.card()));
+        let (tiles, pitch) = (1000, device.small.layout.pitch());
+        let (statistics, _owner) = ctx.upload(&vec![0.0; tiles * 3 * pitch]);
+        let small = ctx.garbage(device.small.layout, ctx.element);
+        device.run_gather(&small, None, false, Some(statistics));
+        let mut bytes: Vec<f32> = device.bits().into_iter().map(f32::from_bits).collect();
+        bytes.extend(ctx.floats(statistics, tiles * 3 * pitch));
+        bytes.extend(device.gradients().concat());
+        bytes
+    });
 }
 
 #[test]
