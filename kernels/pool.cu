@@ -86,7 +86,7 @@ DEVICE void spread(const PoolArgs& args) {
 
 }  // namespace pool
 
-KERNEL(pool_average_bf16, pool::kThreads, PoolArgs) { pool::average<bf16>(args); }
-KERNEL(pool_average_f32, pool::kThreads, PoolArgs) { pool::average<float>(args); }
+KERNEL_RESIDENT(pool_average_bf16, pool::kThreads, 3, PoolArgs) { pool::average<bf16>(args); }
+KERNEL_RESIDENT(pool_average_f32, pool::kThreads, 3, PoolArgs) { pool::average<float>(args); }
 KERNEL(pool_spread_bf16, pool::kThreads, PoolArgs) { pool::spread<bf16>(args); }
 KERNEL(pool_spread_f32, pool::kThreads, PoolArgs) { pool::spread<float>(args); }
