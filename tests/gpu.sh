@@ -91,7 +91,7 @@ script() {
 
 # EXECUTABLE [FILTER]: whether it has such tests.
 has_tests() {
-    attempt "$(basename "$1") ${2:-}: listed" bash -c '"$@" --list --format terse | grep -q ": test$"' _ "$@"
+    attempt "$(basename "$1") ${2:-}: listed" bash -c '"$@" --list --format terse | grep -c ": test$"' _ "$@"
 }
 
 tests_step() {
@@ -164,7 +164,7 @@ declare -A weight=([tests]=100 [network]=170 [inference]=140 [data]=60 [sanitize
 run() {
     local step sum later
     [ -d "$built/bin" ] || { echo "gpu.sh: there is no $built; make it with tests/gpu.sh build" >&2; exit 3; }
-    if [ -z "$dry" ] && ! nvidia-smi -L 2> /dev/null | grep -q '^GPU'; then
+    if [ -z "$dry" ] && [[ $(nvidia-smi -L 2> /dev/null) != GPU* ]]; then
         echo "gpu.sh: there is no card here (nvidia-smi lists none); --dry rehearses without one" >&2
         exit 3
     fi
