@@ -3,6 +3,8 @@
 //
 // A patch has `shape` voxels (z, y, x); blockIdx.z or .y is a sample or a task, and a thread makes one voxel unless it
 // says otherwise. Coordinates are double, as on the CPU: a label between two classes falls to the same side.
+// Products and sums are rounded one by one, so that coordinates are the CPU's:
+// nvrtc: --fmad=false
 #include "device.cuh"
 
 // ---- Resampling. In its frame, a patch that is transformed slice by slice has the axis across the slices first.

@@ -9,6 +9,8 @@
 // are read and written in whole sectors; of a tensor a thread has the 16 or 32 bytes of eight channels at a time.
 //
 // Sums: one thread adds the views of a voxel in their order, so that bytes do not depend on the batch or the card.
+// Products and sums are rounded one by one, as on the CPU, which decides between classes that tie:
+// nvrtc: --fmad=false
 #include "device.cuh"
 
 // Where a view lies: the first voxel of its part of the image, and one bit for each axis (z first) that is flipped.

@@ -26,7 +26,10 @@ pub enum GpuError {
     )]
     NoCard,
     /// There are others.
-    #[error("there is no cuda:{index}; there is {}", list_of(cards))]
+    #[error(
+        "there is no cuda:{index}; there is {}; take one of these or --device cpu",
+        list_of(cards)
+    )]
     CardIndex {
         /// Asked for.
         index: usize,
@@ -147,7 +150,8 @@ mod tests {
             ),
             (
                 GpuError::CardIndex { index: 2, cards },
-                "there is no cuda:2; there is cuda:0 (NVIDIA H100), cuda:1 (NVIDIA L4)",
+                "there is no cuda:2; there is cuda:0 (NVIDIA H100), cuda:1 (NVIDIA L4); \
+                 take one of these or --device cpu",
             ),
             (
                 GpuError::OldCard {

@@ -142,7 +142,7 @@ fn cards_that_exist_are_named() {
         assert_eq!(cuda::cards().unwrap(), ["Fake 0", "Fake 1"]);
         assert_eq!(
             Gpu::cuda(2).unwrap_err().to_string(),
-            "there is no cuda:2; there is cuda:0 (Fake 0), cuda:1 (Fake 1)"
+            "there is no cuda:2; there is cuda:0 (Fake 0), cuda:1 (Fake 1); take one of these or --device cpu"
         );
     });
 }

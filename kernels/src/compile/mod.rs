@@ -69,6 +69,11 @@ pub struct Done {
     pub not_kept: Option<String>,
 }
 
+/// What a file asks for by lines that begin `// nvrtc: `.
+fn own_options(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("// nvrtc: "))
+}
+
 impl Compiler {
     /// The first on this machine that serves the target: on the loader's path, in a toolkit, in a Python environment.
     /// Gives the architecture to compile for, too.
@@ -165,6 +170,7 @@ impl Compiler {
     fn compile_one(&self, job: &Job) -> Result<Done, GpuError> {
         let mut options = self.options.clone();
         options.push(format!("--gpu-architecture=sm_{}", job.arch));
+        options.extend(own_options(job.source.text).map(String::from));
         let (arch, version) = (job.arch, self.nvrtc.version());
         let parts =
             Parts { source: &job.source, headers: HEADERS, options: &options, arch, version };

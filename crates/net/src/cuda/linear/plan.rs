@@ -170,11 +170,14 @@ fn item_cycles(job: &Job, variant: &Variant, edges: Edges, class: &Class) -> (f6
     let pairs = WARPS * (groups * class.taps.len()).div_ceil(2);
     let terms = if job.element == Element::F32 { 3 } else { 1 };
     let products = pairs * variant.m_tiles * variant.blocks * 4 * terms;
-    let fragments = pairs * job.halves() * SLOT_BYTES * (variant.m_tiles + 2 * variant.blocks);
-    let voxels = groups * Halo::new(edges, job.in_stride, &class.offsets()).voxels();
+    let halo = Halo::new(edges, job.in_stride, &class.offsets());
+    let rows = variant.m_tiles as f64 * halo.wavefronts(edges, job.in_stride);
+    let slots_read = (pairs * job.halves() * SLOT_BYTES) as f64;
+    let fragments = slots_read * (rows + 2.0 * variant.blocks as f64);
+    let voxels = groups * halo.voxels();
     let slots = groups * class.taps.len() * variant.blocks;
     let copies = job.halves() * (voxels * GROUP_BYTES + slots * SLOT_BYTES);
-    let multiply = (products as f64 / PRODUCTS).max(fragments as f64 / SHARED_BYTES);
+    let multiply = (products as f64 / PRODUCTS).max(fragments / SHARED_BYTES);
     (multiply, copies as f64 / CACHE_BYTES)
 }
 

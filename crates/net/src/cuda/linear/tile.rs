@@ -68,6 +68,24 @@ impl Halo {
         (z * self.size[1] + y) * row + x % self.stride * self.part() + x / self.stride
     }
 
+    /// How often shared memory is read for eight consecutive voxels of a tile, on average: those that are equal modulo 8
+    /// lie in the same banks and wait for each other. 1 is the least.
+    pub(super) fn wavefronts(&self, edges: Edges, stride: [usize; 3]) -> f64 {
+        let [_, log_y, log_x] = edges.0;
+        let row = self.part() * self.stride;
+        let base = |v: usize| {
+            let (x, y, z) = (v % (1 << log_x), (v >> log_x) % (1 << log_y), v >> (log_x + log_y));
+            (z * stride[0] * self.size[1] + y * stride[1]) * row + x
+        };
+        let phases = edges.voxels().div_ceil(8);
+        let reads = |phase: usize| {
+            let mut banks = [0u32; 8];
+            (8 * phase..(8 * phase + 8).min(edges.voxels())).for_each(|v| banks[base(v) % 8] += 1);
+            banks.into_iter().max().unwrap_or(1)
+        };
+        (0..phases).map(|phase| f64::from(reads(phase))).sum::<f64>() / phases as f64
+    }
+
     /// Reciprocals of the edges x and y.
     pub(super) fn divisors(&self) -> [u32; 2] {
         [reciprocal(self.size[2]), reciprocal(self.size[1])]
@@ -78,4 +96,26 @@ impl Halo {
 /// threads copy, lie in different banks.
 pub(super) fn plane(voxels: usize) -> usize {
     (voxels + 5) / 8 * 8 + 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wavefronts(edges: [u32; 3], stride: [usize; 3]) -> f64 {
+        let taps: Vec<[isize; 3]> =
+            (0..27).map(|t| [t / 9 - 1, t / 3 % 3 - 1, t % 3 - 1]).collect();
+        let edges = Edges(edges);
+        Halo::new(edges, stride, &taps).wavefronts(edges, stride)
+    }
+
+    #[test]
+    fn eight_voxels_of_a_row_are_read_at_once() {
+        assert_eq!(wavefronts([2, 3, 3], [1; 3]), 1.0);
+        assert_eq!(wavefronts([0, 3, 5], [1; 3]), 1.0);
+        // By stride 2 the row's even voxels are neighbours.
+        assert_eq!(wavefronts([2, 2, 3], [2; 3]), 1.0);
+        // Rows of 4, 6 apart: voxels 0 to 3 and 6 to 9.
+        assert_eq!(wavefronts([3, 3, 2], [1; 3]), 2.0);
+    }
 }

@@ -20,7 +20,7 @@ fn arrays_come_back_rounded_to_the_element() {
             let buffer = Arc::new(ctx.gpu.buffer(layout.len() * ctx.element.bytes()).unwrap());
             let tensor = Tensor::at(&buffer, 0, layout, ctx.element);
             // Padding channels are written too, whatever lay there.
-            ctx.stream.fill(tensor.pointer, 0xff, tensor.bytes()).unwrap();
+            ctx.stream.fill(tensor.pointer, 0xff, buffer.bytes()).unwrap();
             import(&ctx, array, &tensor);
             let expected = rounded(&x, ctx.element);
             assert_eq!(ctx.values(&tensor), expected, "{shape:?}");
