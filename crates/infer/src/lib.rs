@@ -8,6 +8,7 @@ mod average;
 pub mod ensemble;
 pub mod export;
 pub mod lineup;
+mod maps;
 mod memory;
 mod predict;
 pub mod prepare;

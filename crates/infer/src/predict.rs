@@ -2,8 +2,9 @@
 
 use crate::average::Average;
 use crate::ensemble::Member;
-use crate::export::{Grid, Outputs, into_image, write_f16};
+use crate::export::{EachOutput, Grid, Outputs, into_image, write_f16};
 use crate::lineup::{Lineup, Previous, Stage};
+use crate::maps::Maps;
 use crate::memory;
 use crate::prepare::Prepared;
 use artifact::case::Case;
@@ -11,8 +12,8 @@ use artifact::prediction::{PROBABILITIES, Prediction, PredictionInfo};
 use artifact::recipe::Averaged;
 use artifact::{Commit, image, npy, previous};
 use half::f16;
-use ndarray::{Array3, Array4, ArrayView5, ArrayViewMut5};
-use net::sliding_window::{Accumulator, Activation, Window, views};
+use ndarray::Array3;
+use net::sliding_window::{Activation, Means, Sums, Window, views};
 use net::{Device, UNet};
 use postprocess::decision::Decision;
 use postprocess::largest;
@@ -106,31 +107,32 @@ impl Predictor {
                 Previous::Stage(_) => classes[at].take(),
             };
             let begun = Instant::now();
-            let maps = self.maps(run, id, at, &prepared, given)?;
+            let means = self.means(run, id, at, &prepared, given)?;
             took.network += begun.elapsed();
             let begun = Instant::now();
             let Stage { ensemble, decoding, counts, .. } = &self.lineup.stages[at];
             let case = &prepared.grid(ensemble.cases()).case;
-            let outputs = Outputs { maps: maps.view(), spacing_mm: case.case.spacing_mm, decoding };
+            let mut maps = Maps::new(means, case, decoding);
             for (reader, stage) in self.lineup.stages.iter().enumerate() {
                 if stage.previous == Previous::Stage(at) {
                     let grid = Grid::of(&prepared.grid(stage.ensemble.cases()).case);
-                    classes[reader] = Some(outputs.classes(grid));
+                    classes[reader] = Some(maps.classes(grid)?);
                 }
             }
             if let Some(target) = &prepared.next {
                 let folds = ensemble.members.iter().map(|m| m.fold).collect();
-                target.write(&ensemble.name, folds, outputs.classes(target.grid()).view())?;
+                target.write(&ensemble.name, folds, maps.classes(target.grid())?.view())?;
             }
             left -= usize::from(*counts);
             match (counts, left, &mut commit) {
                 (true, 0, commit @ Some(_)) => {
                     if let Some(commit) = commit.take() {
-                        self.write(commit, &prepared, id, case, outputs, &mut average)?;
+                        self.write(commit, &prepared, id, case, &mut maps, &mut average)?;
                     }
                 }
                 (true, ..) => {
-                    average.add(outputs, Grid::original(&case.original), &folder).map_err(|e| {
+                    let (outputs, grid) = (maps.outputs()?, Grid::original(&case.original));
+                    average.add(outputs, grid, &folder).map_err(|e| {
                         Error::failed(format!(
                             "cannot write a temporary file in {}: {e}",
                             folder.display()
@@ -180,14 +182,14 @@ impl Predictor {
     }
 
     /// What the models of a stage give on the preprocessed grid, averaged: `[output, z, y, x]`.
-    fn maps(
+    fn means(
         &mut self,
         run: &Run,
         id: &str,
         at: usize,
         prepared: &Prepared,
         previous: Option<Array3<i16>>,
-    ) -> Result<Array4<f32>> {
+    ) -> Result<Means> {
         let stage = &self.lineup.stages[at];
         let grid = prepared.grid(stage.ensemble.cases());
         let classes = self.lineup.plan.labels.len();
@@ -200,8 +202,7 @@ impl Predictor {
             }
         };
         let window = window(stage, &grid.case);
-        let (members, outputs) =
-            (stage.ensemble.members.len(), stage.ensemble.configuration.network.output_channels);
+        let members = stage.ensemble.members.len();
         let several = self.lineup.stages.len() > 1;
         let name = if several {
             format!("{id}: {} patches", stage.ensemble.name)
@@ -209,18 +210,19 @@ impl Predictor {
             format!("{id}: patches")
         };
         let progress = run.progress(&name, members * views(grid.case.case.shape, &window));
-        let mut sums = Accumulator::new(grid.case.case.shape, outputs, &window);
+        let mut sums = Sums::new(self.load(at, 0)?, image, &window)?;
+        if matches!((&self.device, &sums), (Device::Cuda(_), Sums::Host(_))) {
+            run.info(format!(
+                "{id}: the card hasn't the memory for the whole case; patches go there one by one"
+            ));
+        }
         for member in 0..members {
-            let net = self.load(at, member)?;
-            let mut forward = |x: ArrayView5<'_, f32>, out: ArrayViewMut5<'_, f32>| {
-                net.forward_into(x, out).map_err(|e| Error::failed(e.to_string()))
-            };
-            sums.add(image, &mut forward, &mut |done| {
+            sums.add(self.load(at, member)?, image, &mut |done| {
                 progress.add(done);
                 run.check_stop()
             })?;
         }
-        finite(sums.means())
+        finite(sums.means()?)
     }
 
     fn write(
@@ -229,7 +231,7 @@ impl Predictor {
         prepared: &Prepared,
         id: &str,
         case: &Case,
-        outputs: Outputs<'_>,
+        maps: &mut Maps<'_>,
         average: &mut Average,
     ) -> Result<()> {
         let plan = &self.lineup.plan;
@@ -237,25 +239,23 @@ impl Predictor {
         let mut classes = Array3::zeros((0, 0, 0));
         if self.probabilities {
             let [z, y, x] = original.geometry.shape;
+            let outputs = maps.outputs()?;
             let count = outputs.maps.dim().0;
             let background = outputs.decoding.activation == Activation::Softmax;
             commit.stream(PROBABILITIES, |out| {
                 out.write_all(&npy::encode_header::<f16>(&[count, z, y, x]))?;
-                classes = decide(
-                    outputs,
-                    case,
-                    average,
-                    Some(&mut |output, map| {
-                        // Nothing was seen outside the crop box: background, and in no region.
-                        let outside = if background && output == 0 { 1.0 } else { 0.0 };
-                        write_f16(out, map, original, outside)
-                    }),
-                )?;
+                classes = decide(outputs, case, average, &mut |output, map| {
+                    // Nothing was seen outside the crop box: background, and in no region.
+                    let outside = if background && output == 0 { 1.0 } else { 0.0 };
+                    write_f16(out, map, original, outside)
+                })?;
                 Ok(())
             })?;
+        } else if average.is_empty() {
+            classes = maps.classes(Grid::original(original))?;
         } else {
-            classes =
-                decide(outputs, case, average, None).map_err(|e| Error::failed(e.to_string()))?;
+            let decided = decide(maps.outputs()?, case, average, &mut |_, _| Ok(()));
+            classes = decided.map_err(|e| Error::failed(e.to_string()))?;
         }
         let mut classes = into_image(classes, original);
         if let Some(rules) = &self.lineup.postprocessing {
@@ -299,9 +299,9 @@ pub(crate) fn window(stage: &Stage, case: &Case) -> Window {
     Window { mirror_axes, ..stage.window.clone() }
 }
 
-fn finite(maps: Array4<f32>) -> Result<Array4<f32>> {
-    match maps.iter().all(|p| p.is_finite()) {
-        true => Ok(maps),
+fn finite(means: Means) -> Result<Means> {
+    match means.finite() {
+        true => Ok(means),
         false => Err(Error::failed("the network's output holds NaN or infinity").hint(
             "look at this case's intensities and at the training's history for a diverged loss",
         )),
@@ -309,30 +309,23 @@ fn finite(maps: Array4<f32>) -> Result<Array4<f32>> {
 }
 
 /// Class indices in the crop box at the image's spacing, from the last configuration's outputs and the earlier ones'
-/// probabilities; `each` is told every output's probabilities.
+/// probabilities, if there are any; `each` is told every output's probabilities.
 fn decide(
     outputs: Outputs<'_>,
     case: &Case,
     average: &mut Average,
-    each: Option<&mut crate::export::EachOutput<'_>>,
+    each: &mut EachOutput<'_>,
 ) -> io::Result<Array3<i16>> {
     let grid = Grid::original(&case.original);
     if average.is_empty() {
-        return match each {
-            None => Ok(outputs.classes(grid)),
-            Some(each) => outputs.probabilities(grid, each),
-        };
+        return outputs.probabilities(grid, each);
     }
     let rule = outputs.decoding.rule(Averaged::Probabilities);
     let mut decision = Decision::new(grid.shape, &rule);
-    let mut each = each;
     outputs.probabilities(grid, &mut |output, map| {
         let mean = average.mean(output, map)?;
         decision.see(output, mean.view());
-        match &mut each {
-            Some(each) => each(output, mean.view()),
-            None => Ok(()),
-        }
+        each(output, mean.view())
     })?;
     Ok(decision.into_classes())
 }

@@ -107,3 +107,25 @@ fn a_second_stage_predicts_as_nnunets_from_the_same_label_map() {
     // reaches one half, and nnu-preprocess the background, as earlier ones.
     compare("3d_cascade_fullres", "3d_cascade_fullres", &options, 1e-3);
 }
+
+/// `--device sim` is the CUDA engine on the kernel simulator, which only tests have; with `NNU_TEST_CUDA` set, card 0
+/// predicts too.
+fn cards() -> Vec<&'static str> {
+    #[expect(clippy::disallowed_methods, reason = "a switch of tests, not of programs")]
+    let card = std::env::var("NNU_TEST_CUDA");
+    match card.as_deref() {
+        Err(_) => vec!["sim"],
+        Ok("only") => vec!["cuda:0"],
+        Ok(_) => vec!["sim", "cuda:0"],
+    }
+}
+
+#[test]
+fn a_card_predicts_as_nnunet_predicts() {
+    for device in cards() {
+        let on = ["--device", device, "--precision"];
+        // Products of three bfloat16 halves err by 2⁻¹⁶, and images are noise between their phantoms.
+        compare("2d", "2d", &[&on[..], &["f32"]].concat(), 1e-3);
+        compare("regions", "3d_fullres", &[&on[..], &["f32"]].concat(), 1e-3);
+    }
+}

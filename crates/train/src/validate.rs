@@ -60,16 +60,13 @@ fn predict(
     };
     let both = seen.map(|seen| previous::input(case.image(), seen.classes(), plan.labels.len()));
     let image = both.as_ref().map_or_else(|| case.image(), |both| both.view());
-    let mut forward = |x: ndarray::ArrayView5<'_, f32>, out: ndarray::ArrayViewMut5<'_, f32>| {
-        net.forward_into(x, out).map_err(|e| Error::failed(e.to_string()))
-    };
     // The trained state lies in the last epoch's checkpoint: the same command predicts again.
     let mut tick = |_| match run.stop_requested() {
         true => Err(Error::stopped("while predicting the validation cases")
             .hint("the same command continues from here")),
         false => Ok(()),
     };
-    sliding_window::predict(image, plan.outputs(), &window, &mut forward, &mut tick)
+    sliding_window::predict_volume(net, image, &window, &mut tick)
 }
 
 /// `[class, z, y, x]` → class index; the first of equal values wins.

@@ -83,6 +83,19 @@ impl Means {
         }
     }
 
+    /// Brings them to the host's memory, if they aren't there.
+    ///
+    /// # Errors
+    /// If the card fails.
+    pub fn on_host(&mut self) -> Result<ArrayView4<'_, f32>, Error> {
+        let host = match self {
+            Self::Host(means) => return Ok(means.view()),
+            Self::Card(means) => means.download()?,
+        };
+        *self = Self::Host(host);
+        self.on_host()
+    }
+
     /// In the host's memory.
     ///
     /// # Errors
