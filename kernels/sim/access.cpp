@@ -35,41 +35,43 @@ uint32_t next_era() {
     return ++era;
 }
 
-// Device memory of all cards, by its begin.
+// Device memory by card and begin.
+using Memories = std::map<std::pair<uint64_t, uintptr_t>, std::unique_ptr<Shadow>>;
 static std::mutex mutex;
-static std::map<uintptr_t, std::unique_ptr<Shadow>>& memories() {
-    static std::map<uintptr_t, std::unique_ptr<Shadow>> memories;
+static Memories& memories() {
+    static Memories memories;
     return memories;
 }
 // Counts what came and went: what a thread of the machine looked up last may be gone.
 static std::atomic<uint64_t> changes{0};
 
-void memory_come(const void* memory, size_t bytes) {
+void memory_come(uint64_t card, const void* memory, size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
-    memories()[reinterpret_cast<uintptr_t>(memory)] = std::make_unique<Shadow>(memory, bytes);
+    memories()[{card, reinterpret_cast<uintptr_t>(memory)}] = std::make_unique<Shadow>(memory, bytes);
     ++changes;
 }
 
-void memory_gone(const void* memory) {
+void memory_gone(uint64_t card, const void* memory) {
     std::lock_guard<std::mutex> lock(mutex);
-    memories().erase(reinterpret_cast<uintptr_t>(memory));
+    memories().erase({card, reinterpret_cast<uintptr_t>(memory)});
     ++changes;
 }
 
-Shadow* shadow_of_memory(uintptr_t at, size_t bytes) {
+Shadow* shadow_of_memory(uint64_t card, uintptr_t at, size_t bytes) {
     static thread_local Shadow* last[4];
     static thread_local unsigned turn;
-    static thread_local uint64_t known;
-    if (known != changes.load(std::memory_order_relaxed)) {
+    static thread_local uint64_t known, of_card;
+    if (known != changes.load(std::memory_order_relaxed) || of_card != card) {
         for (auto& shadow : last) shadow = nullptr;
         known = changes;
+        of_card = card;
     }
     for (Shadow* shadow : last)
         if (shadow && shadow->holds(at, bytes)) return shadow;
     std::lock_guard<std::mutex> lock(mutex);
-    auto found = memories().upper_bound(at);
-    if (found == memories().begin()) return nullptr;
-    Shadow* shadow = (--found)->second.get();
+    auto found = memories().upper_bound({card, at});
+    if (found == memories().begin() || (--found)->first.first != card) return nullptr;
+    Shadow* shadow = found->second.get();
     if (!shadow->holds(at, bytes)) return nullptr;
     return last[turn++ % 4] = shadow;
 }
@@ -132,7 +134,7 @@ void BlockRunner::note(const void* pointer, size_t bytes, Access access, const v
     const bool in_shared = shadow != nullptr;
     if (!shadow) {
         if (is_own(at, bytes)) return;
-        shadow = shadow_of_memory(at, bytes);
+        shadow = shadow_of_memory(launch_->card, at, bytes);
     }
     if (!shadow) {
         blame(format("%s: %zu bytes at address %p are not in memory of the card", line_of(code).c_str(), bytes, pointer));
@@ -195,8 +197,8 @@ bool __tsan_atomic32_compare_exchange_weak(uint32_t* at, uint32_t* expected, uin
 #else
 
 uint32_t next_era() { return 0; }
-void memory_come(const void*, size_t) {}
-void memory_gone(const void*) {}
+void memory_come(uint64_t, const void*, size_t) {}
+void memory_gone(uint64_t, const void*) {}
 
 }  // namespace sim
 

@@ -47,12 +47,12 @@ struct Now {
 
 uint32_t next_era();
 
-// Where device memory is; `memory_gone` before it is given back.
-void memory_come(const void* memory, size_t bytes);
-void memory_gone(const void* memory);
+// Where the memory of a card is; `memory_gone` before it is given back.
+void memory_come(uint64_t card, const void* memory, size_t bytes);
+void memory_gone(uint64_t card, const void* memory);
 
-// Looks `bytes` bytes up in what came; null if they aren't all in one.
-Shadow* shadow_of_memory(uintptr_t at, size_t bytes);
+// Looks `bytes` bytes up in what a card has; null if they aren't all in one allocation.
+Shadow* shadow_of_memory(uint64_t card, uintptr_t at, size_t bytes);
 
 // Remembers an access. What it races with, or null.
 const Past* remember(Shadow& shadow, uintptr_t at, size_t bytes, Access access, const Now& now, uint32_t where);

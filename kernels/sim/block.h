@@ -28,6 +28,7 @@ struct Launch {
     const void* arguments;
     Order order;
     uint64_t seed;
+    uint64_t card;
 };
 
 // While it catches, invalid accesses of kernels that this thread of the machine runs end their launch, not the process.

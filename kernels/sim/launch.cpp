@@ -118,20 +118,6 @@ private:
     std::string error_;
 };
 
-static std::string check(const Kernel& kernel, const Index3& grid, uint32_t threads, uint64_t argument_bytes) {
-    char text[256] = "";
-    if (kernel.threads == 0 || kernel.threads > max_threads)
-        snprintf(text, sizeof text, "its KERNEL line says %u threads, a block has 1 to %u", kernel.threads, max_threads);
-    else if (threads != kernel.threads)
-        snprintf(text, sizeof text, "launched with %u threads, its KERNEL line says %u", threads, kernel.threads);
-    else if (argument_bytes != kernel.argument_bytes)
-        snprintf(text, sizeof text, "launched with %llu bytes of arguments, its struct has %llu",
-                 static_cast<unsigned long long>(argument_bytes), static_cast<unsigned long long>(kernel.argument_bytes));
-    else if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
-        snprintf(text, sizeof text, "no such grid: %u × %u × %u blocks", grid.x, grid.y, grid.z);
-    return text;
-}
-
 }  // namespace sim
 
 extern "C" {
@@ -141,6 +127,7 @@ struct SimLaunch {
     const void* arguments;
     uint64_t argument_bytes;
     uint64_t seed;
+    uint64_t card;
     uint32_t grid[3];
     uint32_t threads;
     uint32_t shared;
@@ -149,36 +136,67 @@ struct SimLaunch {
 };
 
 enum SimResult { sim_ok = 0, sim_no_kernel = 1, sim_refused = 2, sim_failed = 3 };
+}
+
+namespace sim {
+
+// Kernels read their arguments where they lie, aligned as in C++.
+constexpr size_t max_argument_bytes = 4096;
+
+static std::string site_of(const Kernel& kernel) { return text_of(kernel.site); }
+
+// Why a card would refuse it; empty if it wouldn't.
+static std::string refusal(const SimLaunch& request, const Kernel& kernel) {
+    for (const Kernel* other = kernel.next; other; other = other->next)
+        if (strcmp(other->name, kernel.name) == 0)
+            return "defined twice, at " + site_of(*other) + " and " + site_of(kernel);
+    const uint32_t* grid = request.grid;
+    if (kernel.threads == 0 || kernel.threads > max_threads)
+        return format("its KERNEL line says %u threads, a block has 1 to %u", kernel.threads, max_threads);
+    if (request.threads != kernel.threads)
+        return format("launched with %u threads, its KERNEL line says %u", request.threads, kernel.threads);
+    if (request.argument_bytes != kernel.argument_bytes)
+        return format("launched with %zu bytes of arguments, its struct has %zu",
+                      static_cast<size_t>(request.argument_bytes), kernel.argument_bytes);
+    if (request.argument_bytes > max_argument_bytes)
+        return format("%zu bytes of arguments, a card takes %zu", kernel.argument_bytes, max_argument_bytes);
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0 || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535)
+        return format("no such grid: %u × %u × %u blocks", grid[0], grid[1], grid[2]);
+    return "";
+}
+
+static const Kernel* find(const char* name) {
+    const Kernel* kernel = kernels;
+    while (kernel && strcmp(kernel->name, name) != 0) kernel = kernel->next;
+    return kernel;
+}
+
+}  // namespace sim
+
+extern "C" {
+
+// Whether a card would take the launch. If not, `error` says why.
+int32_t sim_check(const SimLaunch* request, char* error, uint64_t error_bytes) {
+    const sim::Kernel* kernel = sim::find(request->kernel);
+    if (!kernel) return sim_no_kernel;
+    const std::string refusal = sim::refusal(*request, *kernel);
+    snprintf(error, error_bytes, "%s", refusal.c_str());
+    return refusal.empty() ? sim_ok : sim_refused;
+}
 
 // Runs a kernel to its end. What went wrong is written to `error`.
 int32_t sim_launch(const SimLaunch* request, char* error, uint64_t error_bytes) {
     using namespace sim;
-    const Kernel* kernel = nullptr;
-    for (const Kernel* k = kernels; k; k = k->next) {
-        if (strcmp(k->name, request->kernel) != 0) continue;
-        if (kernel) {
-            snprintf(error, error_bytes, "defined twice: %s:%u and %s:%u", kernel->site.file, kernel->site.line,
-                     k->site.file, k->site.line);
-            return sim_refused;
-        }
-        kernel = k;
-    }
-    if (!kernel) return sim_no_kernel;
-    const Index3 extent{request->grid[0], request->grid[1], request->grid[2]};
-    const std::string refused = check(*kernel, extent, request->threads, request->argument_bytes);
-    if (!refused.empty()) {
-        snprintf(error, error_bytes, "%s", refused.c_str());
-        return sim_refused;
-    }
-    // Kernels read the struct where it lies; it must be aligned as in C++.
-    alignas(64) unsigned char arguments[4096];
-    if (request->argument_bytes > sizeof arguments) {
-        snprintf(error, error_bytes, "more than %zu bytes of arguments", sizeof arguments);
-        return sim_refused;
-    }
+    if (const int32_t refused = sim_check(request, error, error_bytes)) return refused;
+    alignas(64) unsigned char arguments[max_argument_bytes];
     memcpy(arguments, request->arguments, request->argument_bytes);
-    const Launch launch{kernel,    extent, request->shared, arguments, static_cast<Order>(request->order),
-                        request->seed};
+    const Launch launch{find(request->kernel),
+                        {request->grid[0], request->grid[1], request->grid[2]},
+                        request->shared,
+                        arguments,
+                        static_cast<Order>(request->order),
+                        request->seed,
+                        request->card};
     Grid grid(launch);
 #if SIM_RACES
     const uint64_t hands = 1;  // what is remembered of memory is one thread's
@@ -194,8 +212,8 @@ int32_t sim_launch(const SimLaunch* request, char* error, uint64_t error_bytes) 
     return sim_failed;
 }
 
-// Device memory: aligned to 256 bytes, full of NaN. Null if the machine has none left.
-void* sim_allocate(uint64_t bytes) {
+// Memory of a card: aligned to 256 bytes, full of NaN. Null if the machine has none left.
+void* sim_allocate(uint64_t card, uint64_t bytes) {
     using namespace sim;
     const size_t all = memory_guard + std::max<uint64_t>(bytes, 1) + memory_guard;
     void* memory = nullptr;
@@ -203,12 +221,12 @@ void* sim_allocate(uint64_t bytes) {
     memset(memory, guard, all);
     auto* begin = static_cast<unsigned char*>(memory) + memory_guard;
     memset(begin, poison, bytes);
-    memory_come(begin, bytes);
+    memory_come(card, begin, bytes);
     return begin;
 }
 
-void sim_free(void* memory, uint64_t bytes) {
-    sim::memory_gone(memory);
+void sim_free(uint64_t card, void* memory, uint64_t bytes) {
+    sim::memory_gone(card, memory);
     memset(memory, sim::poison, bytes);
     free(static_cast<unsigned char*>(memory) - sim::memory_guard);
 }

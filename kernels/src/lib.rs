@@ -20,7 +20,7 @@ pub use driver::{Card, Driver, EventId, GraphId, Launch, Memory, Pointer, Stream
 pub use error::GpuError;
 pub use gpu::{Arguments, Buffer, Event, Gpu, Graph, Pinned, Plain, Stream};
 #[cfg(feature = "sim")]
-pub use sim::{Order, SimOptions, Simulator};
+pub use sim::{Order, Pace, SimOptions, Simulator};
 pub use sources::{HEADERS, SOURCES, Source};
 #[cfg(feature = "sim")]
 pub use testing::test_gpus;

@@ -1,6 +1,7 @@
 //! The simulator as a [`kernels::Driver`]: what a card refuses, it refuses; what a card does later, it does in order.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
-use kernels::{Gpu, GpuError, Pointer, SimOptions, arguments};
+use kernels::{Gpu, GpuError, Pace, Pointer, SimOptions, Stream, arguments, sim};
 
 arguments! {
     /// Of `probe_threads`, `probe_barriers`, ….
@@ -256,6 +257,126 @@ fn a_recorded_upload_reads_pinned_memory_when_it_is_replayed() {
     }
     drop(pinned);
     assert!(reason(stream.replay(&graph)).contains("is not pinned"));
+}
+
+/// A simulated card whose streams work later.
+fn later(seed: u64) -> Gpu {
+    Gpu::sim(SimOptions { pace: Pace::Later(seed), ..SimOptions::default() })
+}
+
+/// Three numbers are uploaded on one stream through one buffer, and collected on another; what was collected. The
+/// streams wait for each other as far as they are told to.
+fn pipeline(gpu: &Gpu, data_wait: bool, room_wait: bool) -> Vec<u32> {
+    let (copying, computing) = (gpu.stream().unwrap(), gpu.stream().unwrap());
+    let (input, results) = (gpu.buffer(4).unwrap(), gpu.buffer(12).unwrap());
+    computing.fill(results.pointer(), 0, 12).unwrap();
+    copying.fill(input.pointer(), 0, 4).unwrap();
+    for (i, number) in [5_u32, 6, 7].into_iter().enumerate() {
+        copying.upload(input.pointer(), &[number]).unwrap();
+        if data_wait {
+            computing.wait(&copying.record().unwrap()).unwrap();
+        }
+        computing.copy(input.pointer(), results.pointer().offset(4 * i), 4).unwrap();
+        if room_wait {
+            copying.wait(&computing.record().unwrap()).unwrap();
+        }
+    }
+    let mut collected = vec![0; 3];
+    computing.download(results.pointer(), &mut collected).unwrap();
+    copying.synchronise().unwrap();
+    collected
+}
+
+#[test]
+fn streams_run_apart_where_nothing_holds_them() {
+    assert_eq!(pipeline(&gpu(), false, false), [5, 6, 7]);
+    let seeds = || (0..16).map(later);
+    assert!(seeds().all(|gpu| pipeline(&gpu, true, true) == [5, 6, 7]));
+    // Too early to have the data, and too late: the next is there.
+    assert!(seeds().any(|gpu| pipeline(&gpu, false, true) != [5, 6, 7]));
+    assert!(seeds().any(|gpu| pipeline(&gpu, true, false) == [7, 7, 7]));
+}
+
+#[test]
+fn orders_of_streams_are_compared_too() {
+    let options = SimOptions::default();
+    assert_eq!(sim::in_every_order(options, |gpu| pipeline(gpu, true, true)), [5, 6, 7]);
+    let racing = || sim::in_every_order(options, |gpu| pipeline(gpu, true, false));
+    assert!(std::panic::catch_unwind(racing).is_err());
+}
+
+#[test]
+fn pinned_memory_is_read_when_the_stream_comes_there() {
+    let upload = |gpu: &Gpu, wait: bool| {
+        let stream = gpu.stream().unwrap();
+        let buffer = gpu.buffer(4).unwrap();
+        let mut pinned = gpu.pinned(4).unwrap();
+        pinned.write(0, &[1_u32]);
+        stream.upload_pinned(buffer.pointer(), &pinned, 4).unwrap();
+        if wait {
+            stream.synchronise().unwrap();
+        }
+        pinned.write(0, &[2_u32]);
+        let mut word = [0_u32];
+        stream.download(buffer.pointer(), &mut word).unwrap();
+        word[0]
+    };
+    assert_eq!(upload(&later(1), true), 1);
+    assert_eq!(upload(&later(1), false), 2);
+}
+
+#[test]
+fn memory_given_back_too_early_is_told() {
+    let gpu = later(1);
+    let stream = gpu.stream().unwrap();
+    let told = |stream: &Stream| {
+        let told = reason(stream.synchronise());
+        assert!(told.contains("which work that is not done uses"), "{told}");
+        assert_eq!(stream.synchronise(), Ok(()));
+    };
+    let buffer = gpu.buffer(1024).unwrap();
+    let arguments = RoundsArgs { to: buffer.pointer(), rounds: 0, zero: 0 };
+    stream.launch("probe_threads", [1, 1, 1], 256, 0, &arguments).unwrap();
+    drop(buffer);
+    told(&stream);
+    let (buffer, pinned) = (gpu.buffer(64).unwrap(), gpu.pinned(64).unwrap());
+    stream.upload_pinned(buffer.pointer(), &pinned, 64).unwrap();
+    drop(pinned);
+    told(&stream);
+    stream.fill(buffer.pointer(), 0, 64).unwrap();
+    stream.synchronise().unwrap();
+    drop(buffer);
+    assert_eq!(stream.synchronise(), Ok(()));
+}
+
+#[test]
+fn errors_of_later_work_come_later() {
+    let gpu = later(1);
+    let stream = gpu.stream().unwrap();
+    let arguments = RoundsArgs { to: Pointer(0), rounds: 0, zero: 0 };
+    let launch = |kernel| stream.launch(kernel, [1, 1, 1], 256, 0, &arguments);
+    assert_eq!(launch("no_such_kernel"), Err(GpuError::NoKernel("no_such_kernel".to_owned())));
+    assert_eq!(launch("probe_threads"), Ok(()));
+    assert!(reason(stream.synchronise()).contains("null pointer"));
+    assert_eq!(stream.synchronise(), Ok(()));
+}
+
+#[test]
+fn marks_of_later_work_have_times() {
+    let gpu = later(1);
+    let (stream, other) = (gpu.stream().unwrap(), gpu.stream().unwrap());
+    let buffer = gpu.buffer(4 * 256 * 100).unwrap();
+    let start = stream.record().unwrap();
+    let arguments = RoundsArgs { to: buffer.pointer(), rounds: 20, zero: 0 };
+    stream.launch("probe_barriers", [100, 1, 1], 256, 0, &arguments).unwrap();
+    let end = stream.record().unwrap();
+    other.wait(&end).unwrap();
+    let behind = other.record().unwrap();
+    assert!(end.since(&start).unwrap() > 0.0);
+    assert!(behind.since(&end).unwrap() >= 0.0);
+    // A mark may be given back before it is passed.
+    drop((stream.record().unwrap(), start));
+    assert_eq!(stream.synchronise(), Ok(()));
 }
 
 /// Prints rates: `cargo test -p kernels --test simulator -- --ignored --nocapture`.

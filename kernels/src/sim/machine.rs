@@ -4,6 +4,7 @@ use crate::driver::Launch;
 use crate::error::GpuError;
 use crate::sim::{Order, SimOptions};
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[repr(C)]
 struct Request {
@@ -11,6 +12,7 @@ struct Request {
     arguments: *const c_void,
     argument_bytes: u64,
     seed: u64,
+    card: u64,
     grid: [u32; 3],
     threads: u32,
     shared: u32,
@@ -19,9 +21,10 @@ struct Request {
 }
 
 unsafe extern "C" {
+    fn sim_check(request: *const Request, error: *mut c_char, error_bytes: u64) -> i32;
     fn sim_launch(request: *const Request, error: *mut c_char, error_bytes: u64) -> i32;
-    fn sim_allocate(bytes: u64) -> *mut c_void;
-    fn sim_free(memory: *mut c_void, bytes: u64);
+    fn sim_allocate(card: u64, bytes: u64) -> *mut c_void;
+    fn sim_free(card: u64, memory: *mut c_void, bytes: u64);
     fn sim_written_outside(memory: *mut c_void, bytes: u64, offset: *mut i64) -> i32;
     fn sim_kernel(index: u64, threads: *mut u32, argument_bytes: *mut u64) -> *const c_char;
 }
@@ -61,14 +64,12 @@ pub(super) fn call_error(kernel: &str, reason: String) -> GpuError {
     GpuError::Call { call: format!("launch of {kernel}"), reason }
 }
 
-/// Runs a kernel to its end.
-pub(super) fn launch(
+/// Refuses launches that a card would refuse.
+pub(super) fn check(
     launch: &Launch,
     arguments: &[u8],
     options: &SimOptions,
 ) -> Result<(), GpuError> {
-    let kernel = CString::new(launch.kernel)
-        .map_err(|_| GpuError::NoKernel(launch.kernel.escape_debug().to_string()))?;
     if launch.shared > options.shared_memory {
         let reason = format!(
             "{} bytes of shared memory, a block can have {}",
@@ -76,6 +77,28 @@ pub(super) fn launch(
         );
         return Err(call_error(launch.kernel, reason));
     }
+    call(sim_check, launch, arguments, options, HOST)
+}
+
+/// Runs a kernel to its end.
+pub(super) fn launch(
+    launch: &Launch,
+    arguments: &[u8],
+    options: &SimOptions,
+    card: u64,
+) -> Result<(), GpuError> {
+    call(sim_launch, launch, arguments, options, card)
+}
+
+fn call(
+    function: unsafe extern "C" fn(*const Request, *mut c_char, u64) -> i32,
+    launch: &Launch,
+    arguments: &[u8],
+    options: &SimOptions,
+    card: u64,
+) -> Result<(), GpuError> {
+    let kernel = CString::new(launch.kernel)
+        .map_err(|_| GpuError::NoKernel(launch.kernel.escape_debug().to_string()))?;
     let (order, seed) = match options.order {
         Order::Ascending => (0, 0),
         Order::Descending => (1, 0),
@@ -86,6 +109,7 @@ pub(super) fn launch(
         arguments: arguments.as_ptr().cast(),
         argument_bytes: arguments.len() as u64,
         seed,
+        card,
         grid: launch.grid,
         threads: launch.threads,
         shared: launch.shared,
@@ -94,7 +118,7 @@ pub(super) fn launch(
     };
     let mut error = [0; 2048];
     // SAFETY: the request and what it points to outlive the call, which writes a string into `error`.
-    let result = unsafe { sim_launch(&raw const request, error.as_mut_ptr(), error.len() as u64) };
+    let result = unsafe { function(&raw const request, error.as_mut_ptr(), error.len() as u64) };
     // SAFETY: the array is initialised with zeros and ends with one.
     let reason = unsafe { CStr::from_ptr(error.as_ptr()) }.to_string_lossy().into_owned();
     match result {
@@ -104,20 +128,29 @@ pub(super) fn launch(
     }
 }
 
-/// Host memory that plays device memory: aligned to 256 bytes, every byte 0xff. None if there is none left.
-pub(super) fn allocate(bytes: usize) -> Option<u64> {
+/// In place of a card's number: memory that kernels don't reach.
+pub(super) const HOST: u64 = 0;
+
+/// A number for a card: its memory is not another's.
+pub(super) fn new_card() -> u64 {
+    static CARDS: AtomicU64 = AtomicU64::new(HOST + 1);
+    CARDS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Host memory that plays a card's: aligned to 256 bytes, every byte 0xff. None if there is none left.
+pub(super) fn allocate(card: u64, bytes: usize) -> Option<u64> {
     // SAFETY: any size may be asked for.
-    let memory = unsafe { sim_allocate(bytes as u64) };
+    let memory = unsafe { sim_allocate(card, bytes as u64) };
     (!memory.is_null()).then_some(memory as u64)
 }
 
 /// Gives it back.
 ///
 /// # Safety
-/// The address is from [`allocate`] with as many bytes, and nothing uses it any more.
-pub(super) unsafe fn free(address: u64, bytes: usize) {
+/// The address is from [`allocate`] with this card and as many bytes, and nothing uses it any more.
+pub(super) unsafe fn free(card: u64, address: u64, bytes: usize) {
     // SAFETY: by contract.
-    unsafe { sim_free(address as *mut c_void, bytes as u64) };
+    unsafe { sim_free(card, address as *mut c_void, bytes as u64) };
 }
 
 /// How far from its begin something was written shortly before or behind an allocation, since the last call.
