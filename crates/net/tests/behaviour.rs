@@ -49,7 +49,7 @@ fn adam(clip: Option<f64>) -> Optimiser {
 
 fn started(device: &Device) -> UNet {
     let mut net = UNet::new(&network(), device).expect("a valid call");
-    net.initialise(7).unwrap();
+    net.initialise(7).expect("a valid call");
     net
 }
 

@@ -139,7 +139,7 @@ impl Golden {
         let mut net = UNet::new(&self.network, &device).expect("network");
         let named = |name: &str| (name.into(), self.arrays[&format!("parameter/{name}")].clone());
         let named: Vec<(String, ArrayD<f32>)> =
-            net.parameters().unwrap().iter().map(|(name, _)| named(name)).collect();
+            net.parameters().expect("a valid call").iter().map(|(name, _)| named(name)).collect();
         net.set_parameters(&named).expect("parameters");
         net
     }
@@ -178,14 +178,16 @@ fn networks_match_pytorch() {
         let counts = golden.read::<Ix2>("counts");
         for level in SimdLevel::available() {
             let mut net = golden.network(level);
-            let found = net.forward(image.view()).unwrap();
+            let found = net.forward(image.view()).expect("a valid call");
             let name = format!("{name} at {level}");
             assert_near(
                 &format!("{name}: logits"),
                 &flat(&found.into_dyn()),
                 &flat(&logits.clone().into_dyn()),
             );
-            let loss = net.loss_and_gradients(image.view(), target.view(), &golden.loss).unwrap();
+            let loss = net
+                .loss_and_gradients(image.view(), target.view(), &golden.loss)
+                .expect("a valid call");
             for (found, expected) in
                 [loss.total, loss.dice, loss.cross_entropy].iter().zip(&expected)
             {
@@ -198,12 +200,13 @@ fn networks_match_pytorch() {
                 let expected = [0, 1, 2].map(|i| counts[[c, i]] as u64);
                 assert_eq!(found, expected, "{name}: counts of class {c}");
             }
-            for (tensor, found) in net.gradients().unwrap() {
+            for (tensor, found) in net.gradients().expect("a valid call") {
                 let expected = &golden.arrays[&format!("gradient/{tensor}")];
                 assert_eq!(found.shape(), expected.shape(), "{tensor}");
                 assert_near(&format!("{name}: {tensor}"), &flat(&found), &flat(expected));
             }
-            let without = net.loss(image.view(), target.view(), &golden.loss).unwrap();
+            let without =
+                net.loss(image.view(), target.view(), &golden.loss).expect("a valid call");
             assert_eq!(without, loss, "{name}: the loss alone");
         }
     }
@@ -230,10 +233,12 @@ fn five_steps_match_pytorch() {
             let expected = f64::from(golden.read::<Ix1>(key)[0]);
             let mut net = golden.network(SimdLevel::detect());
             for _ in 0..5 {
-                net.loss_and_gradients(image.view(), target.view(), &golden.loss).unwrap();
-                net.update(&mut optimiser, 1e-2).unwrap();
+                net.loss_and_gradients(image.view(), target.view(), &golden.loss)
+                    .expect("a valid call");
+                net.update(&mut optimiser, 1e-2).expect("a valid call");
             }
-            let found = net.loss(image.view(), target.view(), &golden.loss).unwrap().total;
+            let found =
+                net.loss(image.view(), target.view(), &golden.loss).expect("a valid call").total;
             // Adam moves a parameter by about the rate whatever its gradient's size, so that relative errors of tiny
             // gradients count in full: 1e-5 of an initial loss near 1, which five steps change by more than 0.1.
             assert!((found - expected).abs() < 1e-5, "{name} {key}: {found} != {expected}");

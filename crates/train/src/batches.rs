@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// See the module.
 pub enum Batches {
     /// Threads of this machine.
-    Threads(Loader),
+    Threads(Box<Loader>),
     /// The network's card.
     Card(Box<DeviceLoader>),
     /// Another program, before.

@@ -107,11 +107,10 @@ impl Feed<'_> {
                 let ended = "the thread that prepares batches ended early";
                 batch.map_err(|_| Error::failed(ended))?.map(Taken::Host)
             }
-            From::Card { loader, ahead, next, end } => {
-                let mut queue = |index| loader.batch(index).map_err(gpu_error);
+            From::Card { loader, ahead, next, .. } => {
                 let batch = match ahead.take() {
                     Some(batch) => batch,
-                    None => queue(*next)?,
+                    None => loader.batch(*next).map_err(gpu_error)?,
                 };
                 *next += 1;
                 Ok(Taken::Card(batch))

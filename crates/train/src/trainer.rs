@@ -212,13 +212,15 @@ impl<'a> Trainer<'a> {
     /// Batches of one mode, made on the network's card if it has one.
     fn batches(&self, mode: augment::Mode) -> Result<Batches, Error> {
         let loader = self.loader(mode)?;
-        let Device::Cuda(cuda) = &self.device else { return Ok(Batches::Threads(loader)) };
+        let Device::Cuda(cuda) = &self.device else {
+            return Ok(Batches::Threads(Box::new(loader)));
+        };
         match Batches::on_card(loader, cuda.gpu(), mode) {
             Err(GpuError::Memory { what, wanted, free, .. }) => {
                 self.run.warn(format!(
                     "{mode:?} batches are made on the CPU: {what} needs {wanted} bytes of GPU memory, {free} are free"
                 ));
-                Ok(Batches::Threads(self.loader(mode)?))
+                Ok(Batches::Threads(Box::new(self.loader(mode)?)))
             }
             made => made.map_err(|e| Error::failed(e.to_string())),
         }

@@ -192,7 +192,7 @@ impl CardSums {
         for first in (0..self.views).step_by(*batch) {
             let mark =
                 net.forward_views(&key, &|ctx, input| volume.cut(ctx, input), &|ctx, logits| {
-                    volume.add(ctx, logits)
+                    volume.add(ctx, logits);
                 })?;
             marks.push_back(mark);
             if marks.len() > AHEAD
