@@ -39,13 +39,9 @@ build() {
     # Tests first: the programs that they start have the simulator in them, the ones that are timed don't.
     NNU_ROOT=$root NNU_LINK=$link NNU_PROGRAMS=$built/tests/bin RUSTC_WORKSPACE_WRAPPER=$root/tests/bench/gpu_rustc.py \
         cargo test --release --no-run --message-format=json "${crates[@]}" |
-        "$python" tests/bench/gpu_collect.py "$built/tests" "$built/tests/bin"
+        "$python" tests/bench/gpu_collect.py "$built/tests" "$built/tests/bin" "$built/bin"
     cargo build --release "${crates[@]}" -p plan -p fingerprint -p preprocess -p e2e --bins
     cp "${programs[@]/#/$out/}" "$built/bin/"
-    if [ -f crates/augment/examples/device_time.rs ]; then
-        cargo build --release -p augment --example device_time
-        cp "$out/examples/device_time" "$built/bin/"
-    fi
     git rev-parse --short HEAD > "$built/commit"
     "$python" -m pip install -q --no-deps --no-compile --target "$built/site" "${packages[@]}" ||
         echo "gpu.sh: nnU-Net's packages are not to be had: its own predictor and transforms are left out" >&2

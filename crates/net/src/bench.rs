@@ -1,8 +1,9 @@
 //! Times a network on noise, and counts its work.
 
+use crate::cuda::transfer;
 use crate::{AdamOptions, Device, DeviceBatch, Error, LossOptions, Optimiser, SgdOptions, UNet};
 use artifact::plan::Network;
-use kernels::{Buffer, Event, Gpu};
+use kernels::{Buffer, Event, Gpu, Stream};
 use ndarray::{Array4, Array5};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,7 +53,7 @@ impl Update {
 pub struct Timing {
     /// Forward, loss, backward, update. On a card the batch lies there, as training's does.
     pub training: Seconds,
-    /// Forward of the same batch through [`UNet::forward`].
+    /// Forward of the same batch; on the CPU through [`UNet::forward_into`], on a card from a batch there to logits there.
     pub forward: Seconds,
     /// Work of a training iteration.
     pub training_flops: f64,
@@ -86,22 +87,27 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
     let mut optimiser = options.update.optimiser();
     let (loss, rate, patch) = (LossOptions::default(), 3e-4, options.patch);
     let times = (if let Device::Cuda(_) = device { 2 } else { 1 }, options.repetitions);
-    let training = match device {
-        Device::Cpu(_) => median(times, || {
-            net.step(image.view(), target.view(), &loss, &mut optimiser, rate).map(|_| ())
-        }),
+    let (training, forward) = match device {
+        Device::Cpu(_) => {
+            let training = median(times, || {
+                net.step(image.view(), target.view(), &loss, &mut optimiser, rate).map(|_| ())
+            })?;
+            net.release_training();
+            let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));
+            let forward = || net.forward_into(image.view(), logits.view_mut());
+            (training, median(times, forward)?)
+        }
         Device::Cuda(cuda) => {
             let held = Uploaded::new(cuda.gpu(), &image, &target)?;
             let batch = held.batch(options.batch, patch);
-            median(times, || {
-                net.begin_step_on_device(&batch, &loss, &mut optimiser, rate)?;
-                net.loss_of_device(&loss).map(|_| ())
-            })
+            let training = median(times, || {
+                net.step_on_device(&batch, &loss, &mut optimiser, rate).map(|_| ())
+            })?;
+            net.release_training();
+            net.begin_views(options.batch, patch, &held.ready)?;
+            (training, median(times, || held.forward(&mut net))?)
         }
-    }?;
-    let mut logits = Array5::zeros((options.batch, spec.output_channels, d, h, w));
-    net.release_training();
-    let forward = median(times, || net.forward_into(image.view(), logits.view_mut()))?;
+    };
     let work = net.work(options.patch);
     Ok(Timing {
         training,
@@ -127,6 +133,13 @@ impl Uploaded {
         stream.upload(image.pointer(), images)?;
         stream.upload(label.pointer(), targets)?;
         Ok(Self { image, label, ready: stream.record()? })
+    }
+
+    /// A forward pass to its end. The logits stay on the card, as those of tiles do.
+    fn forward(&self, net: &mut UNet) -> Result<(), Error> {
+        let image = self.image.pointer();
+        net.forward_views("bench", &|ctx, input| transfer::import(ctx, image, input), &|_, _| ())?;
+        net.card_stream().map_or(Ok(()), Stream::synchronise).map_err(Error::from)
     }
 
     fn batch(&self, samples: usize, patch: [usize; 3]) -> DeviceBatch<'_> {
