@@ -9,6 +9,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#if SIM_ADDRESS_SANITIZER
+// Rust programs keep what lives as long as they do.
+extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+#endif
+
 namespace sim {
 
 #if SIM_ADDRESS_SANITIZER
