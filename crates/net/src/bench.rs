@@ -101,7 +101,8 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
             let held = Uploaded::new(cuda.gpu(), &image, &target)?;
             let batch = held.batch(options.batch, patch);
             let training = median(times, || {
-                net.step_on_device(&batch, &loss, &mut optimiser, rate).map(|_| ())
+                net.begin_step_on_device(&batch, &loss, &mut optimiser, rate)?;
+                net.loss_of_device(&loss).map(|_| ())
             })?;
             net.release_training();
             net.begin_views(options.batch, patch, &held.ready)?;
