@@ -1,6 +1,8 @@
 //! Whole networks on the CUDA engine, which here runs on the simulator (and on a card, if `NNU_TEST_CUDA` is set),
 //! against the CPU engine.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use artifact::plan::{Encoder, Network};
 use kernels::{Gpu, SimOptions, test_gpus};
 use ndarray::{Array4, Array5};
@@ -86,7 +88,7 @@ const BF16: Tolerance = Tolerance { forward: 6e-2, backward: 0.5 };
 /// Simulator and card, in both precisions.
 fn devices() -> Vec<(Device, Tolerance)> {
     let both = [(Precision::F32, F32), (Precision::Bf16, BF16)];
-    let on = |gpu: &kernels::Gpu| {
+    let on = |gpu: &Gpu| {
         both.map(|(precision, error)| (Device::on(gpu.clone(), "test", precision), error))
     };
     test_gpus().iter().flat_map(on).collect()
