@@ -8,9 +8,9 @@ use ndarray::{Array4, ArrayView4, ArrayView5, ArrayViewMut5};
 #[derive(Debug)]
 pub enum Sums {
     /// On the host, patch after patch through the network.
-    Host(Accumulator),
+    Host(Box<Accumulator>),
     /// On the network's card.
-    Card(CardSums),
+    Card(Box<CardSums>),
 }
 
 impl Sums {
@@ -24,8 +24,12 @@ impl Sums {
     pub fn new(net: &UNet, image: ArrayView4<'_, f32>, window: &Window) -> Result<Self, Error> {
         let (_, z, y, x) = image.dim();
         Ok(match CardSums::new(net, image, window)? {
-            Some(sums) => Self::Card(sums),
-            None => Self::Host(Accumulator::new([z, y, x], net.spec().output_channels, window)),
+            Some(sums) => Self::Card(Box::new(sums)),
+            None => Self::Host(Box::new(Accumulator::new(
+                [z, y, x],
+                net.spec().output_channels,
+                window,
+            ))),
         })
     }
 
