@@ -3,7 +3,7 @@
 use super::{Activation, Tick, Window, curves, flips, gaussian, view_list, views};
 use crate::Error;
 use crate::cuda::Context;
-use crate::cuda::tensor::Element;
+use crate::cuda::tensor::{Element, Tensor};
 use crate::cuda::window::{self, Maps, Tiling, View, Volume};
 pub use crate::cuda::window::{Decide, Resampling, Tap};
 use crate::device::{Cuda, Device};
@@ -190,11 +190,9 @@ impl CardSums {
         net.begin_views(*batch, self.patch, &own.record().map_err(fail)?)?;
         let key = volume.key();
         for first in (0..self.views).step_by(*batch) {
-            let mark =
-                net.forward_views(&key, &|ctx, input| volume.cut(ctx, input), &|ctx, logits| {
-                    volume.add(ctx, logits);
-                })?;
-            marks.push_back(mark);
+            let cut = |ctx: &Context, input: &Tensor| volume.cut(ctx, input);
+            let add = |ctx: &Context, logits: &Tensor| volume.add(ctx, logits);
+            marks.push_back(net.forward_views(&key, &cut, &add)?);
             if marks.len() > AHEAD
                 && let Some(mark) = marks.pop_front()
             {
