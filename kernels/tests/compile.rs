@@ -20,7 +20,7 @@ fn cubins_say_their_kernels_threads_and_arguments() {
                 assert_eq!(found, arch);
                 compiler
             }
-            // 12.0 to 12.7.
+            // 12.1 to 12.7.
             Err(GpuError::UnfitCompiler { .. }) if arch > 90 => continue,
             Err(error) => panic!("{error}"),
         };
@@ -149,7 +149,7 @@ fn fakes(root: &Path, versions: &[(u32, u32, u32)]) -> Places {
 #[test]
 fn the_first_compiler_that_serves_card_and_driver_is_taken() {
     let root = tempfile::tempdir().unwrap();
-    let places = fakes(root.path(), &[(11, 8, 90), (13, 1, 120), (12, 1, 90), (12, 8, 120)]);
+    let places = fakes(root.path(), &[(12, 0, 90), (13, 1, 120), (12, 1, 90), (12, 8, 120)]);
     let found = |capability, driver| {
         let (compiler, arch) = Compiler::find(&places, Target { capability, driver }).unwrap();
         let described = compiler.describe();
@@ -185,7 +185,7 @@ fn missing_and_unfit_compilers_are_said_with_the_way_out() {
     assert_eq!(
         unfit,
         format!(
-            "NVRTC 11.8 ({at}/cuda-11.8/lib64/libnvrtc.so.11) is older than 12.0; \
+            "NVRTC 11.8 ({at}/cuda-11.8/lib64/libnvrtc.so.11) is older than 12.1; \
              NVRTC 13.1 ({at}/cuda-13.1/lib64/libnvrtc.so.13) is newer than the driver, which is for CUDA 12.4; \
              NVRTC 12.1 ({at}/cuda-12.1/lib64/libnvrtc.so.12) doesn't know compute capability 12.0; \
              NVRTC can't be opened: {at}/broken/lib64/libnvrtc.so.13: file too short; \

@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The oldest compiler and driver: the first of the major version that knows every generation from 8.0 to 9.0, and
-/// whose library is one file name for all minor versions.
-pub const OLDEST_CUDA: (u32, u32) = (12, 0);
+/// The oldest driver: it loads what any compiler of its major version makes.
+pub const OLDEST_DRIVER: (u32, u32) = (12, 0);
+
+/// The oldest compiler: 12.0 overflows its stack on some of the kernels when it compiles them for 9.0.
+pub const OLDEST_COMPILER: (u32, u32) = (12, 1);
 
 /// The oldest cards: the first with bfloat16 on the tensor cores and with `cp.async`.
 pub const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
@@ -149,8 +151,8 @@ impl Compiler {
     /// The architecture to compile for, or why it can't.
     fn serves(&self, target: Target) -> Result<u32, String> {
         let (version, ((major, minor), (least, sub))) =
-            (self.nvrtc.version(), (target.driver, OLDEST_CUDA));
-        if version < OLDEST_CUDA {
+            (self.nvrtc.version(), (target.driver, OLDEST_COMPILER));
+        if version < OLDEST_COMPILER {
             return Err(format!("is older than {least}.{sub}"));
         }
         if version.0 > major {

@@ -1,10 +1,10 @@
 //! From "is there a driver" to a card that serves, each way out of it an error of its own. `cudarc` panics where the
 //! library or one of its functions is missing; nothing is called here or later before it is known to be there: the
-//! library by asking, the functions because all that are used exist in every driver since [`OLDEST_CUDA`].
+//! library by asking, the functions because all that are used exist in every driver since [`OLDEST_DRIVER`].
 #![expect(unsafe_code, reason = "a C library")]
 
 use super::call::{check, words};
-use crate::compile::{OLDEST_CAPABILITY, OLDEST_CUDA, Target};
+use crate::compile::{OLDEST_CAPABILITY, OLDEST_DRIVER, Target};
 use crate::driver::Card;
 use crate::error::GpuError;
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
@@ -74,8 +74,8 @@ fn start() -> Result<(u32, u32), GpuError> {
     check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
     let version = version.unsigned_abs();
     let found = (version / 1000, version % 1000 / 10);
-    if found < OLDEST_CUDA {
-        return Err(GpuError::OldDriver { found, least: OLDEST_CUDA });
+    if found < OLDEST_DRIVER {
+        return Err(GpuError::OldDriver { found, least: OLDEST_DRIVER });
     }
     Ok(found)
 }
