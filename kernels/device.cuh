@@ -72,6 +72,13 @@ DEVICE u32 warp_ballot(bool predicate) { return __ballot_sync(0xffffffffu, predi
 // How many bits are set.
 DEVICE u32 count_bits(u32 x) { return __popc(x); }
 
+// A value that others change by atomics meanwhile.
+DEVICE u32 atomic_load(const u32* at) {
+    u32 value;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(at));
+    return value;
+}
+
 // The smaller of the old value and `value` takes its place; gives the old one. Whole numbers only: what is in memory in
 // the end depends on no order.
 DEVICE u32 atomic_min(u32* at, u32 value) { return atomicMin(at, value); }

@@ -80,6 +80,8 @@ DEVICE u32 warp_ballot(bool predicate, SIM_CALLER) {
 
 DEVICE u32 count_bits(u32 x) { return __builtin_popcount(x); }
 
+DEVICE u32 atomic_load(const u32* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
+
 DEVICE u32 atomic_min(u32* at, u32 value) {
     u32 old = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (value < old && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
