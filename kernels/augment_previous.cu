@@ -115,8 +115,8 @@ KERNEL(augment_component_begin, 256, AugmentComponentArgs) {
 }
 
 // Others may change parents meanwhile: what is read is an ancestor all the same.
-DEVICE u32 root_of(const volatile u32* parents, u32 v) {
-    for (u32 parent = parents[v]; parent != v; parent = parents[v]) v = parent;
+DEVICE u32 root_of(const u32* parents, u32 v) {
+    for (u32 parent = atomic_load(parents + v); parent != v; parent = atomic_load(parents + v)) v = parent;
     return v;
 }
 
@@ -157,7 +157,7 @@ KERNEL(augment_component_count, 256, AugmentComponentArgs) {
     const ComponentTask task = args.tasks[blockIdx.y];
     const bool member = v < args.voxels && task.classes[v] > 0;
     const u32 root = member ? root_of(task.parents, v) : no_voxel;
-    if (member) task.parents[v] = root;
+    if (member) atomic_min(task.parents + v, root);
     u32 waiting = warp_ballot(member);
     while (waiting) {
         const u32 leader = count_bits((waiting & (0u - waiting)) - 1);

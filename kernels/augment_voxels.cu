@@ -320,9 +320,10 @@ struct AugmentFinishArgs {
     const float* const* channels;  // [sample][channel]
     const u32* mirror;             // per sample: bit a for axis a (z, y, x)
     const u32* masked;             // per channel: 0 or 1
+    const i16* raw_label;          // [sample][z][y][x]
+    const i16* previous;           // the same; not read without classes
     float* image;                  // [sample][channel, then class][z][y][x]
     i16* label;                    // [sample][z][y][x]
-    const i16* previous;           // the same; not read without classes
     u32 shape[3];
     u32 voxels;
     u32 channel_count;
@@ -340,13 +341,13 @@ KERNEL(augment_finish, 256, AugmentFinishArgs) {
     const u32 from_y = mirror & 2 ? args.shape[1] - 1 - y : y;
     const u32 from_x = mirror & 4 ? args.shape[2] - 1 - x : x;
     const u32 from = (from_z * args.shape[1] + from_y) * args.shape[2] + from_x;
-    const i16 label = args.label[sample + v];
+    const i16 label = args.raw_label[sample + v];
     float* to = args.image + sample * (args.channel_count + args.class_count) + v;
     for (u32 c = 0; c < args.channel_count; c++, to += args.voxels) {
         const bool masked = label < 0 && args.masked[c];
         *to = masked ? 0.0f : args.channels[blockIdx.y * args.channel_count + c][from];
     }
-    if (label < 0) args.label[sample + v] = 0;
+    args.label[sample + v] = label < 0 ? i16(0) : label;
     if (args.class_count == 0) return;
     const i32 previous = args.previous[sample + v];
     for (u32 k = 1; k <= args.class_count; k++, to += args.voxels) *to = previous == static_cast<i32>(k);

@@ -14,6 +14,7 @@ use kernels::{Buffer, Gpu, GpuError, Pointer};
 enum Part {
     Images,
     Labels,
+    RawLabels,
     Channels,
     Second,
     Classes,
@@ -99,6 +100,11 @@ impl Memory {
         self.part(Part::Labels).offset(place * self.batch * self.patch)
     }
 
+    /// Labels as the case has them, −1 outside of the mask: i16 `[sample, z, y, x]`.
+    pub fn raw_label(&self) -> Pointer {
+        self.part(Part::RawLabels)
+    }
+
     /// The previous stage's classes, i16 `[sample, z, y, x]`.
     pub fn classes(&self) -> Pointer {
         self.part(Part::Classes)
@@ -145,14 +151,10 @@ impl Memory {
         self.part(Part::Counts).offset(4 * removal * (parts + 1))
     }
 
-    /// The batch's tasks.
-    pub fn table(&self) -> Pointer {
-        self.part(Part::Table)
-    }
-
-    pub fn check_table(&self, table: &Table) {
-        let (found, room) = (table.bytes().len(), self.sizes[Part::Table as usize]);
-        assert!(found <= room, "tasks of {found} bytes, planned for {room}");
+    /// The tasks of the batch at one of two places.
+    pub fn table(&self, place: usize) -> Table {
+        let room = self.sizes[Part::Table as usize] / 2;
+        Table::new(self.part(Part::Table).offset(place * room), room)
     }
 }
 
@@ -171,6 +173,7 @@ fn sizes(loader: &Loader) -> [usize; PARTS] {
     let mut sizes = [0; PARTS];
     sizes[Part::Images as usize] = 2 * 4 * batch * (channels + classes) * voxels;
     sizes[Part::Labels as usize] = 2 * 2 * batch * voxels;
+    sizes[Part::RawLabels as usize] = 2 * batch * voxels;
     sizes[Part::Channels as usize] = 4 * batch * channels * voxels;
     sizes[Part::Second as usize] = when(second, 4 * batch * channels * voxels);
     sizes[Part::Classes as usize] = when(classes > 0, 2 * batch * voxels);
@@ -180,7 +183,7 @@ fn sizes(loader: &Loader) -> [usize; PARTS] {
     sizes[Part::Statistics as usize] =
         when(training, 2 * batch * channels * intensity::STATISTICS_BYTES);
     sizes[Part::Counts as usize] = when(training, 4 * batch * classes * (removal_parts + 1));
-    sizes[Part::Table as usize] = table_bytes(loader);
+    sizes[Part::Table as usize] = 2 * table_bytes(loader);
     sizes
 }
 

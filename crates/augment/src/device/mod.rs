@@ -1,8 +1,8 @@
 //! Batches made on a card: the same as [`Loader::batch`]'s, to rounding, from the same draws.
 //!
-//! The host draws what a batch shows and how it is changed, and queues all work without waiting for any of it: tables of
-//! tasks, then a kernel per transform that fires, for all samples and channels at once. Cases stay on the card if they fit,
-//! else they come through pinned memory on a stream of their own ([`cases`]). All memory is taken at the start.
+//! The host draws what a batch shows and how it is changed, uploads tables of tasks, and queues a kernel per transform that
+//! fires, for all samples and channels at once. It waits for nothing but these uploads, on streams of their own. Cases
+//! stay on the card if they fit, else they come through pinned memory ([`cases`]). All memory is taken at the start.
 
 mod cases;
 mod intensity;
@@ -15,7 +15,7 @@ use crate::{Draws, Loader, Placement};
 use cases::Cases;
 use kernels::{Arguments, Event, Gpu, GpuError, Pointer, Stream};
 use memory::Memory;
-use table::{List, Table};
+use table::List;
 
 /// Makes a loader's batches on a card.
 ///
@@ -25,6 +25,8 @@ use table::{List, Table};
 pub struct DeviceLoader {
     loader: Loader,
     queue: Queue,
+    /// Brings the tables.
+    tables: Stream,
     cases: Cases,
     memory: Memory,
     /// For each of the two places of a batch: whether it may be written, and after what.
@@ -32,10 +34,15 @@ pub struct DeviceLoader {
     next: usize,
 }
 
-#[derive(Debug)]
-enum Place {
-    Free(Option<Event>),
-    Lent,
+/// Memory of a batch and its table.
+#[derive(Debug, Default)]
+struct Place {
+    /// Its reader has it.
+    lent: bool,
+    /// Its reader has come past.
+    read: Option<Event>,
+    /// What was made there last is made, and its table was read.
+    made: Option<Event>,
 }
 
 /// A batch in device memory, there once `ready` has been passed. The loader must outlive it.
@@ -86,7 +93,8 @@ impl DeviceLoader {
             memory: Memory::new(&loader, gpu)?,
             cases: Cases::new(&loader, gpu, cases)?,
             queue: Queue { stream: gpu.stream()?, voxels: voxels(&loader) },
-            places: [Place::Free(None), Place::Free(None)],
+            tables: gpu.stream()?,
+            places: Default::default(),
             next: 0,
             loader,
         })
@@ -107,8 +115,8 @@ impl DeviceLoader {
         self.cases.all_stay()
     }
 
-    /// Batch number `index`, as [`Loader::batch`]. Doesn't wait for the card, unless a case has to come: then for the
-    /// work that still reads the one whose place it takes.
+    /// Batch number `index`, as [`Loader::batch`]. If a case has to come, this waits for the work that still reads the
+    /// one whose place it takes.
     ///
     /// # Errors
     /// If the driver fails, here or in earlier work.
@@ -123,13 +131,11 @@ impl DeviceLoader {
             })
             .collect();
         let place = self.next;
-        match std::mem::replace(&mut self.places[place], Place::Lent) {
-            Place::Free(None) => {}
-            Place::Free(Some(passed)) => self.queue.stream.wait(&passed)?,
-            Place::Lent => panic!("the batch before the last one was not given back"),
-        }
+        assert!(!self.places[place].lent, "the batch before the last one was not given back");
+        self.places[place].lent = true;
         self.next = 1 - place;
         self.make(&samples, place)?;
+        self.places[place].made = Some(self.queue.stream.record()?);
         Ok(DeviceBatch {
             image: self.memory.image(place),
             label: self.memory.label(place),
@@ -141,28 +147,34 @@ impl DeviceLoader {
 
     /// Lets a batch's memory be written again, once its reader has come past.
     pub fn give_back(&mut self, done: Done) {
-        self.places[done.place] = Place::Free(Some(done.passed));
+        let place = &mut self.places[done.place];
+        (place.lent, place.read) = (false, Some(done.passed));
     }
 
-    /// Queues all work for these samples.
+    /// Queues all work for these samples. The place may still be read until its own memory is written, at the end.
     fn make(&mut self, samples: &[(Placement, Draws)], place: usize) -> Result<(), GpuError> {
-        let Self { loader, queue, cases, memory, .. } = self;
+        let Self { loader, queue, tables, cases, memory, places, .. } = self;
         let of_cases: Vec<usize> = samples.iter().map(|(placement, _)| placement.case).collect();
         let (groups, pointers) = cases.plan(&of_cases);
-        let mut table = Table::new(memory.table());
+        let mut table = memory.table(place);
         let spatial = spatial::plan(loader, memory, samples, &pointers, &mut table);
         let previous = previous::plan(loader, memory, samples, place, &mut table);
         let intensity = intensity::plan(loader, memory, samples, &mut table);
-        memory.check_table(&table);
-        queue.stream.upload(memory.table(), table.bytes())?;
+        if let Some(made) = places[place].made.take() {
+            tables.wait(&made)?;
+        }
+        table.upload(tables)?;
         spatial.displace(queue)?;
         for group in &groups {
             cases.fill(loader, group, &queue.stream)?;
-            spatial.resample(queue, memory.label(place), memory.classes(), group)?;
+            spatial.resample(queue, memory, group)?;
             cases.used(group, &queue.stream)?;
         }
-        previous.run(queue, loader)?;
         intensity.run(queue, loader, memory)?;
+        if let Some(read) = places[place].read.take() {
+            queue.stream.wait(&read)?;
+        }
+        previous.run(queue, loader)?;
         intensity.finish(queue, loader, memory, place)
     }
 }

@@ -210,13 +210,7 @@ impl Spatial {
     }
 
     /// Reads the images of a group, its labels and, in a cascade, the previous stage's classes, mirrored.
-    pub fn resample(
-        &self,
-        queue: &Queue,
-        label: Pointer,
-        previous: Pointer,
-        group: &Group,
-    ) -> Result<(), GpuError> {
+    pub fn resample(&self, queue: &Queue, memory: &Memory, group: &Group) -> Result<(), GpuError> {
         let settings = &self.settings;
         let (shape, voxels) = (shape_of(settings.patch), small(queue.voxels));
         let across = small(settings.frame.across().unwrap_or(0));
@@ -241,8 +235,8 @@ impl Spatial {
         queue.launch(kernel, [blocks, 1, group.count], 256, &image)?;
         let classes = LabelArgs {
             samples: self.samples.at,
-            label,
-            previous,
+            label: memory.raw_label(),
+            previous: memory.classes(),
             shape,
             voxels,
             across,

@@ -1,6 +1,6 @@
 //! What the kernels read of a batch: lists of tasks in one block of bytes, written on the host and uploaded at once.
 
-use kernels::Pointer;
+use kernels::{GpuError, Pointer, Stream};
 
 /// A value as the kernels' structs hold it.
 pub(super) trait Record {
@@ -139,6 +139,7 @@ pub(super) const ALIGNMENT: usize = 8;
 pub(super) struct Table {
     bytes: Vec<u8>,
     base: Pointer,
+    room: usize,
 }
 
 /// A list in the table.
@@ -151,8 +152,9 @@ pub(super) struct List {
 }
 
 impl Table {
-    pub fn new(base: Pointer) -> Self {
-        Self { bytes: Vec::new(), base }
+    /// For `room` bytes of the device.
+    pub fn new(base: Pointer, room: usize) -> Self {
+        Self { bytes: Vec::with_capacity(room), base, room }
     }
 
     /// Appends a list.
@@ -163,9 +165,11 @@ impl Table {
         List { at, count: items.len() }
     }
 
-    /// What is to be uploaded.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Brings it to the device; it is there when this returns.
+    pub fn upload(&self, stream: &Stream) -> Result<(), GpuError> {
+        let (found, room) = (self.bytes.len(), self.room);
+        assert!(found <= room, "tasks of {found} bytes, planned for {room}");
+        stream.upload(self.base, &self.bytes)
     }
 }
 
