@@ -301,6 +301,24 @@ fn work_can_be_recorded_and_replayed() {
 }
 
 #[test]
+fn uploads_from_pinned_memory_do_not_wait() {
+    with_fake("uploads_from_pinned_memory_do_not_wait", "card", |folder| {
+        let Some(gpu) = fake_card(folder) else { return };
+        let (stream, a) = (gpu.stream().unwrap(), gpu.buffer(16).unwrap());
+        let started = log(folder).len();
+        let mut pinned = gpu.pinned(16).unwrap();
+        pinned.write(0, &[1f32, 2.0, 3.0, 4.0]);
+        stream.upload_pinned(a.pointer(), &pinned, 12).unwrap();
+        stream.synchronise().unwrap();
+        drop(pinned);
+        assert_eq!(log(folder)[started..], ["pin", "upload 12", "synchronise", "unpin"]);
+        let mut y = [0f32; 3];
+        stream.download(a.pointer(), &mut y).unwrap();
+        assert_eq!(y, [1.0, 2.0, 3.0]);
+    });
+}
+
+#[test]
 fn faults_are_reported_by_a_later_call() {
     with_fake("faults_are_reported_by_a_later_call", "card", |folder| {
         let Some(gpu) = fake_card(folder) else { return };
