@@ -189,18 +189,18 @@ impl Job<'_> {
 /// While reading: the file's bytes, taken as f32, and the f32 image. While resampling: the image, one cropped channel,
 /// mask and label, the new image, a slab. While writing: the new image twice.
 fn memory(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
-    const SLAB: f64 = (80u64 << 20) as f64;
     let Some(Ok((geometry, _))) = case.images.first().map(|path| image::read_header(path)) else {
         return 0.0;
     };
     let transpose = plan.geometry.transpose;
-    let [shape, spacing] = [geometry.shape.map(|n| n as f64), geometry.spacing_mm];
-    let from_mm = transpose.map(|axis| spacing[axis]);
-    let shape_there = transpose.map(|axis| geometry.shape[axis]);
-    let target = resample::new_shape(shape_there, from_mm, target_spacing(settings, from_mm));
-    let before: f64 = shape.iter().product();
-    let after: f64 = target.iter().map(|&n| n as f64).product();
+    let from_mm = transpose.map(|axis| geometry.spacing_mm[axis]);
+    let shape = transpose.map(|axis| geometry.shape[axis]);
+    let to_mm = target_spacing(settings, from_mm);
+    let target = resample::new_shape(shape, from_mm, to_mm);
+    let threshold = plan.recipe.preprocessing.anisotropy_threshold;
+    let slab = resample::working_bytes(shape, from_mm, to_mm, target, threshold);
+    let [before, after] = [shape, target].map(|s| s.iter().map(|&n| n as f64).product::<f64>());
     let channels = plan.channels.len() as f64;
     let label = 8.0 * before + 4.0 * after;
-    8.0 * channels * before + 8.0 * channels * after + label + (8.0 * after).min(SLAB)
+    8.0 * channels * before + 8.0 * channels * after + label + slab as f64
 }

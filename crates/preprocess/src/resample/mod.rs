@@ -7,6 +7,7 @@
 mod axis;
 mod image;
 mod label;
+mod level;
 
 use axis::Order;
 use ndarray::{Array3, ArrayView3};
@@ -74,6 +75,25 @@ pub fn resample(
     let out =
         image::resize_separately(values, there.map(|i| shape[i]), target, order, coarse_order);
     array(target, out).permuted_axes(back).as_standard_layout().into_owned()
+}
+
+/// Bytes that [`resample`] takes at most, beside an image and its result in C order.
+pub fn working_bytes(
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    new_shape: [usize; 3],
+    anisotropy_threshold: f64,
+) -> usize {
+    if shape == new_shape {
+        return 0;
+    }
+    let coarse = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold).unwrap_or(0);
+    let target = coarse_first(coarse)[0].map(|i| new_shape[i]);
+    // Where the axis isn't the first, the image is turned there, and its result back.
+    let voxels = |shape: [usize; 3]| shape.iter().product::<usize>();
+    let turned = if coarse == 0 { 0 } else { voxels(shape).max(voxels(new_shape)) };
+    image::slab_bytes(shape[coarse], target) + turned * size_of::<f32>()
 }
 
 /// A label map `[z, y, x]` on a new grid: of the labels whose linearly interpolated one-hot map is at least one half,
