@@ -47,16 +47,55 @@ impl fmt::Display for SimdLevel {
     }
 }
 
-/// The CPU engine: f32, all threads of rayon's current pool.
+/// The CPU engine: vectors, and for other precisions than f32 the matrix unit; all threads of rayon's current pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
     level: SimdLevel,
+    precision: Precision,
 }
 
 impl Cpu {
-    /// The widest vectors that this machine has.
+    /// The widest vectors that this machine has, in f32.
     pub fn detect() -> Self {
-        Self { level: SimdLevel::detect() }
+        Self { level: SimdLevel::detect(), precision: Precision::F32 }
+    }
+
+    /// In a given precision; refused when this machine lacks the unit for it.
+    ///
+    /// # Errors
+    /// All but f32 want AMX with bfloat16.
+    pub fn with_precision(precision: Precision) -> Result<Self, DeviceError> {
+        if precision != Precision::F32 && !Self::has_matrix_unit() {
+            return Err(DeviceError::Precision(precision));
+        }
+        Ok(Self { level: SimdLevel::detect(), precision })
+    }
+
+    /// Whether this machine computes in bf16 and f32-fast: AMX with bfloat16, and the kernel's permission.
+    pub fn has_matrix_unit() -> bool {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        {
+            crate::amx::available()
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        {
+            false
+        }
+    }
+
+    /// Of activations and products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// On the matrix unit, what activations are made of.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn parts(&self) -> Option<crate::amx::Parts> {
+        match self.precision {
+            Precision::F32 => None,
+            Precision::F32Fast => Some(crate::amx::Parts::Two),
+            Precision::Bf16 => Some(crate::amx::Parts::One),
+        }
     }
 
     /// A given level, for tests and comparisons; refused when this machine lacks it.
@@ -65,7 +104,7 @@ impl Cpu {
         if level > highest {
             return Err(DeviceError::Level { asked: level, highest });
         }
-        Ok(Self { level })
+        Ok(Self { level, precision: Precision::F32 })
     }
 
     /// The level in use. Never above what the machine has: the kernels rely on it.
@@ -81,7 +120,11 @@ pub enum Precision {
     /// On the CPU f32; on a card activations are f32 and each product is made of three of bfloat16 halves, about
     /// 16 bits of mantissa.
     F32,
-    /// Activations and factors are bfloat16 (8 bits of mantissa, f32's range: no loss scaling); on a card only.
+    /// On a CPU with a matrix unit, activations and factors are sums of two bfloat16 (16 bits of mantissa), each product
+    /// is made of three; on a card the same as f32.
+    F32Fast,
+    /// Activations and factors are bfloat16 (8 bits of mantissa, f32's range: no loss scaling); on a card, or a CPU with
+    /// a matrix unit.
     Bf16,
 }
 
@@ -89,12 +132,13 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::F32Fast => "f32-fast",
             Self::Bf16 => "bf16",
         })
     }
 }
 
-/// `auto`, `f32` or `bf16`; `auto` is `None`: what the device does best, bf16 on a card.
+/// `auto`, `f32`, `f32-fast` or `bf16`; `auto` is `None`: what the device does best, bf16 on a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrecisionChoice(pub Option<Precision>);
 
@@ -105,8 +149,9 @@ impl FromStr for PrecisionChoice {
         match choice {
             "auto" => Ok(Self(None)),
             "f32" => Ok(Self(Some(Precision::F32))),
+            "f32-fast" => Ok(Self(Some(Precision::F32Fast))),
             "bf16" => Ok(Self(Some(Precision::Bf16))),
-            _ => Err("expected auto, f32 or bf16".into()),
+            _ => Err("expected auto, f32, f32-fast or bf16".into()),
         }
     }
 }
@@ -155,8 +200,8 @@ pub enum DeviceError {
     /// Neither `auto`, `cpu`, `cuda` nor `cuda:N`.
     #[error("--device {0}: unknown device, expected auto, cpu, cuda or cuda:N")]
     Unknown(String),
-    /// A precision that the engine lacks.
-    #[error("--precision {0}: the CPU engine computes in f32; use --precision f32 or auto")]
+    /// A precision for which the CPU lacks the unit.
+    #[error("--precision {0}: this CPU has no matrix unit (AMX with bfloat16); use --precision f32 or auto")]
     Precision(Precision),
     /// Vector instructions that this machine lacks.
     #[error("vector level {asked} is not available here; the highest is {highest}")]
@@ -192,10 +237,7 @@ impl Device {
                 .map(|gpu| Self::Cuda(Cuda { gpu, name: name.into(), precision }))
                 .map_err(|error| DeviceError::Cuda { name: name.into(), error })
         };
-        let cpu = || match precision.0 {
-            Some(bf16 @ Precision::Bf16) => Err(DeviceError::Precision(bf16)),
-            _ => Ok(Self::Cpu(Cpu::detect())),
-        };
+        let cpu = || Cpu::with_precision(precision.0.unwrap_or(Precision::F32)).map(Self::Cpu);
         match choice {
             "cpu" => Ok((cpu()?, None)),
             "auto" => match card("cuda:0", 0) {
@@ -230,7 +272,8 @@ impl Device {
             Self::Cpu(cpu) => {
                 let threads = rayon::current_num_threads();
                 let s = if threads == 1 { "" } else { "s" };
-                format!("cpu ({}, {threads} thread{s}), f32", cpu.level)
+                let unit = if cpu.precision == Precision::F32 { "" } else { " and AMX" };
+                format!("cpu ({}{unit}, {threads} thread{s}), {}", cpu.level, cpu.precision)
             }
             Self::Cuda(cuda) => {
                 format!("{} ({}), {}", cuda.name, cuda.gpu.card().name, cuda.precision)
@@ -241,8 +284,10 @@ impl Device {
     /// For records: what decides the bytes.
     pub fn kind(&self) -> &'static str {
         match (self, self.precision()) {
-            (Self::Cpu(_), _) => "cpu",
-            (Self::Cuda(_), Precision::F32) => "cuda f32",
+            (Self::Cpu(_), Precision::F32) => "cpu",
+            (Self::Cpu(_), Precision::F32Fast) => "cpu f32-fast",
+            (Self::Cpu(_), Precision::Bf16) => "cpu bf16",
+            (Self::Cuda(_), Precision::F32 | Precision::F32Fast) => "cuda f32",
             (Self::Cuda(_), Precision::Bf16) => "cuda bf16",
         }
     }
@@ -250,7 +295,7 @@ impl Device {
     /// Of activations and products.
     pub fn precision(&self) -> Precision {
         match self {
-            Self::Cpu(_) => Precision::F32,
+            Self::Cpu(cpu) => cpu.precision,
             Self::Cuda(cuda) => cuda.precision,
         }
     }
@@ -272,10 +317,21 @@ mod tests {
                 format!("--device {unknown}: unknown device, expected auto, cpu, cuda or cuda:N");
             assert_eq!(error, expected);
         }
-        let half = Device::open_in("cpu", "bf16".parse().unwrap()).unwrap_err().to_string();
-        assert_eq!(
-            half,
-            "--precision bf16: the CPU engine computes in f32; use --precision f32 or auto"
-        );
+        for choice in ["bf16", "f32-fast"] {
+            match Device::open_in("cpu", choice.parse().unwrap()) {
+                Ok((device, _)) => {
+                    assert!(Cpu::has_matrix_unit());
+                    assert_eq!(device.kind(), format!("cpu {choice}"));
+                }
+                Err(error) => {
+                    assert!(!Cpu::has_matrix_unit());
+                    let expected = format!(
+                        "--precision {choice}: this CPU has no matrix unit (AMX with bfloat16); use \
+                         --precision f32 or auto"
+                    );
+                    assert_eq!(error.to_string(), expected);
+                }
+            }
+        }
     }
 }

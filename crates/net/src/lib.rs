@@ -7,6 +7,8 @@
 //! All convolutions, transposed convolutions and heads, forward and backward, are three operations between a large
 //! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod args;
 mod bench;
 pub mod checkpoint;

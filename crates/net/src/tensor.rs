@@ -168,4 +168,32 @@ impl Tensor {
             }
         }
     }
+
+    /// Copies to `[sample][channel][z][y][x]`; without halo.
+    pub(crate) fn to_planes(&self, planes: &mut [f32]) {
+        let l = self.layout;
+        assert_eq!(l.halo, [0; 3], "planes of a tensor without halo");
+        planes.par_chunks_mut(l.voxels()).enumerate().for_each(|(i, plane)| {
+            let (n, c) = (i / l.channels, i % l.channels);
+            let start = n * l.sample_pitch() + c / LANES * l.block_pitch();
+            for (value, lane) in plane.iter_mut().zip(&self.data[start..]) {
+                *value = lane.0[c % LANES];
+            }
+        });
+    }
+
+    /// The reverse.
+    pub(crate) fn of_planes(&mut self, planes: &[f32]) {
+        let l = self.layout;
+        assert_eq!(l.halo, [0; 3], "planes of a tensor without halo");
+        self.data.par_chunks_mut(l.block_pitch()).enumerate().for_each(|(i, lanes)| {
+            let (n, block) = (i / l.blocks(), i % l.blocks());
+            for c in 0..l.block_channels(block) {
+                let plane = &planes[(n * l.channels + block * LANES + c) * l.voxels()..];
+                for (lane, value) in lanes.iter_mut().zip(plane) {
+                    lane.0[c] = *value;
+                }
+            }
+        });
+    }
 }

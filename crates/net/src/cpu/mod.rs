@@ -10,7 +10,7 @@ pub(crate) mod simd;
 
 /// A pointer that the parallel tasks of one call share.
 #[derive(Debug, Clone, Copy)]
-struct Shared<T>(T);
+pub(crate) struct Shared<T>(pub T);
 
 // SAFETY: the kernels hand every task its own output voxels, so that no two tasks write the same lane, and nobody
 // writes what is read meanwhile; the front functions hold the borrows of all buffers until the call ends.

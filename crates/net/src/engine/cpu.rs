@@ -13,7 +13,6 @@ use crate::optimiser::Optimiser;
 use crate::tensor::{LANES, Lane, Layout, Tensor};
 use crate::unet::{Layer, Topology};
 use ndarray::{ArrayView4, ArrayView5, ArrayViewMut5};
-use rayon::prelude::*;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,6 +51,8 @@ pub(crate) struct Input {
 #[derive(Debug)]
 pub(crate) struct Logits {
     tensor: Tensor,
+    /// The same as the loss has them: `[sample][class][z][y][x]`.
+    values: Vec<f32>,
     target: Vec<i16>,
     terms: Terms,
 }
@@ -201,8 +202,11 @@ impl Engine for CpuEngine {
         Input { image: arena.take(layout), target: vec![] }
     }
 
-    fn logits(&self, arena: &mut Arena, layout: Layout, _training: bool) -> Logits {
-        Logits { tensor: arena.take(layout), target: vec![], terms: Terms::default() }
+    fn logits(&self, arena: &mut Arena, layout: Layout, training: bool) -> Logits {
+        let values = if training { layout.batch * layout.channels * layout.voxels() } else { 0 };
+        arena.bytes += 4 * values;
+        let values = if arena.counting { vec![] } else { vec![0.0; values] };
+        Logits { tensor: arena.take(layout), values, target: vec![], terms: Terms::default() }
     }
 
     fn moments(&self, _arena: &mut Arena, layer: &Layer, batch: usize) -> Vec<Moments> {
@@ -305,20 +309,16 @@ impl Engine for CpuEngine {
 
     fn set_target(&self, input: &Input, logits: &mut Logits) {
         let (from, to) = (input.image.layout, logits.tensor.layout);
-        let ([d, h, w], [sd, sh, sw]) = (from.size, to.size);
-        let centre = |i: usize, small: usize, large: usize| (2 * i + 1) * large / (2 * small);
-        logits.target.resize(to.batch * to.voxels(), 0);
-        logits.target.par_chunks_mut(sh * sw).enumerate().for_each(|(plane, out)| {
-            let z = plane / sd * d + centre(plane % sd, sd, d);
-            for (i, value) in out.iter_mut().enumerate() {
-                let (y, x) = (centre(i / sw, sh, h), centre(i % sw, sw, w));
-                *value = input.target[(z * h + y) * w + x];
-            }
-        });
+        loss::nearest(&input.target, from.size, to.batch, to.size, &mut logits.target);
     }
 
     fn loss(&self, logits: &mut Logits, options: &LossOptions, scale: Option<f64>) {
-        logits.terms = loss::loss(&mut logits.tensor, &logits.target, options, scale);
+        let Logits { tensor, values, target, terms } = logits;
+        let l = tensor.layout;
+        let shape = [l.batch, l.channels, l.voxels()];
+        tensor.to_planes(values);
+        *terms = loss::loss(self.level, values, shape, target, options, scale);
+        tensor.of_planes(values);
     }
 
     fn terms(&self, logits: &Logits) -> Result<Terms, Error> {
@@ -376,7 +376,7 @@ impl Engine for CpuEngine {
         da: &mut Tensor,
         gradient: &mut Vec<f32>,
     ) {
-        let (gamma, beta) = norm_gradients(layer, gradient);
+        let (gamma, beta) = super::norm_gradients(layer, gradient);
         let planes = &mut scratch.planes;
         instance_norm::backward(self.level, y, moments, slope, planes, da, gamma, beta);
     }
@@ -393,7 +393,7 @@ impl Engine for CpuEngine {
         dy: &mut Tensor,
         gradient: &mut Vec<f32>,
     ) {
-        let (gamma, beta) = norm_gradients(layer, gradient);
+        let (gamma, beta) = super::norm_gradients(layer, gradient);
         let planes = &mut scratch.planes;
         residual::add_backward(self.level, y, out, moments, slope, planes, da, dy, gamma, beta);
     }
@@ -401,9 +401,4 @@ impl Engine for CpuEngine {
     fn spread(&self, stride: [usize; 3], from: &Tensor, to: &mut Tensor) {
         pool::spread(self.level, stride, from, to);
     }
-}
-
-/// Where the gradients of a layer's norm go: scale, then shift.
-fn norm_gradients<'a>(layer: &Layer, gradient: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
-    gradient[layer.gamma.start..layer.beta.end].split_at_mut(layer.gamma.len())
 }

@@ -33,7 +33,7 @@ impl CudaEngine {
     pub(crate) fn new(cuda: &Cuda, norm_epsilon: f32) -> Result<Self, Error> {
         let element = match cuda.precision() {
             Precision::Bf16 => Element::Bf16,
-            Precision::F32 => Element::F32,
+            Precision::F32 | Precision::F32Fast => Element::F32,
         };
         let ctx = Arc::new(Context::new(cuda.gpu().clone(), element)?);
         Ok(Self { ctx, norm_epsilon, meaning: None, waited: Mutex::new(None) })

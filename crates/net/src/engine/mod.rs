@@ -4,6 +4,8 @@
 //! memory, and nothing of the network's shape. The CPU engine runs each operation when it is called; the CUDA engine
 //! queues it and tells failures when results are read.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 
@@ -248,4 +250,9 @@ pub(crate) fn total(terms: &[(f64, Terms)], options: &LossOptions) -> Loss {
         cross_entropy,
         counts: terms.first().map_or(vec![], |(_, t)| t.counts.clone()),
     }
+}
+
+/// Where the gradients of a layer's norm go: scale, then shift.
+fn norm_gradients<'a>(layer: &Layer, gradient: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
+    gradient[layer.gamma.start..layer.beta.end].split_at_mut(layer.gamma.len())
 }

@@ -50,6 +50,25 @@ impl Geometry {
         [tap / (ky * kx), tap / kx % ky, tap % kx]
     }
 
+    /// The taps by which small voxels reach large voxels `class + i · stride`, each with the small voxel that it takes for
+    /// i = 0; and how many such voxels there are.
+    pub(crate) fn class_taps(
+        &self,
+        class: [usize; 3],
+        large: [usize; 3],
+    ) -> (Vec<([isize; 3], usize)>, [usize; 3]) {
+        let extent =
+            [0, 1, 2].map(|a| large[a].saturating_sub(class[a]).div_ceil(self.stride[a]));
+        let taps = (0..self.taps()).filter_map(|index| {
+            let k = self.position(index);
+            // Large voxel = small · stride − pad + k, so small = (class + pad − k) / stride + i, when that divides.
+            let reach = [0, 1, 2].map(|a| (class[a] + self.pad[a]) as isize - k[a] as isize);
+            let divides = (0..3).all(|a| reach[a].rem_euclid(self.stride[a] as isize) == 0);
+            divides.then(|| ([0, 1, 2].map(|a| reach[a] / self.stride[a] as isize), index))
+        });
+        (taps.collect(), extent)
+    }
+
     /// Where each tap of the large side lies, seen from large voxel `small · stride`.
     fn large_taps(&self, layout: &Layout) -> Vec<Tap> {
         let step = pitches(layout);
@@ -161,25 +180,16 @@ fn class_taps(
     small: &Layout,
 ) -> (Vec<Tap>, [usize; 3]) {
     let step = pitches(small);
-    let extent =
-        [0, 1, 2].map(|a| large.size[a].saturating_sub(class[a]).div_ceil(geometry.stride[a]));
-    let mut taps = Vec::new();
-    for index in 0..geometry.taps() {
-        let k = geometry.position(index);
-        // Large voxel = small · stride − pad + k, so small = (class + pad − k) / stride + i, when that divides.
-        let reach = [0, 1, 2].map(|a| (class[a] + geometry.pad[a]) as isize - k[a] as isize);
-        if (0..3).any(|a| reach[a].rem_euclid(geometry.stride[a] as isize) != 0) {
-            continue;
-        }
-        let shift = [0, 1, 2].map(|a| reach[a] / geometry.stride[a] as isize);
+    let (shifts, extent) = geometry.class_taps(class, large.size);
+    let tap = |(shift, index): ([isize; 3], usize)| {
         for a in 0..3 {
             let (halo, size) = (small.halo[a] as isize, small.size[a] as isize);
             let last = extent[a] as isize - 1 + shift[a];
             assert!(extent[a] == 0 || (shift[a] >= -halo && last < size + halo), "small halo");
         }
-        taps.push(Tap { offset: (0..3).map(|a| shift[a] * step[a] as isize).sum(), index });
-    }
-    (taps, extent)
+        Tap { offset: (0..3).map(|a| shift[a] * step[a] as isize).sum(), index }
+    };
+    (shifts.into_iter().map(tap).collect(), extent)
 }
 
 /// Weight gradient `[small channel][large channel][tap]`, overwritten. `scratch` is grown once and then reused.

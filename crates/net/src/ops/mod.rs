@@ -1,6 +1,7 @@
 //! Checked fronts of the operations: shapes are asserted here, the kernels in [`crate::cpu`] assume them.
 
 pub(crate) mod instance_norm;
+mod lanes;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod packing;

@@ -96,7 +96,7 @@ impl UNet {
     pub fn card_stream(&self) -> Option<&Stream> {
         match &self.runner {
             Runner::Cuda(state) => Some(&state.passes.engine.ctx.stream),
-            Runner::Cpu(_) => None,
+            _ => None,
         }
     }
 
@@ -107,7 +107,7 @@ impl UNet {
     pub fn waited_for_batch(&self) -> Result<Duration, Error> {
         match &self.runner {
             Runner::Cuda(state) => state.passes.engine.waited(),
-            Runner::Cpu(_) => Ok(Duration::ZERO),
+            _ => Ok(Duration::ZERO),
         }
     }
 
@@ -115,7 +115,7 @@ impl UNet {
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.runner {
             Runner::Cuda(state) => Some(&state.passes.engine.ctx.gpu),
-            Runner::Cpu(_) => None,
+            _ => None,
         }
     }
 
@@ -170,7 +170,7 @@ impl UNet {
         options.targets.check(self.spec.output_channels)?;
         match &mut self.runner {
             Runner::Cuda(state) => Ok(state),
-            Runner::Cpu(_) => Err(Error::NotOnCard),
+            _ => Err(Error::NotOnCard),
         }
     }
 }

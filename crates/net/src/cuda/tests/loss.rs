@@ -5,6 +5,7 @@ use super::{assert_near, contexts, same_bytes};
 use crate::cuda::Context;
 use crate::cuda::loss::{Meaning, loss, nearest, read, scratch, target_bytes, terms_bytes};
 use crate::cuda::tensor::{Element, Layout, Tensor};
+use crate::device::SimdLevel;
 use crate::loss::{LossOptions, Outputs, Targets};
 use crate::ops;
 use crate::ops::loss::Terms;
@@ -180,11 +181,13 @@ fn large_ones_match_the_cpu_engine() {
         for (targets, usable) in kinds(case.0.1) {
             let labels = labels(case.0, usable);
             let options = options(case, targets);
-            let layout = ops::tests::empty(case.0).layout.without_halo();
-            let mut logits = crate::tensor::Tensor::zeros(layout);
-            logits.import(x.mapv(|v| v as f32).view());
-            let expected = ops::loss::loss(&mut logits, &labels, &options, Some(SCALE));
-            let slopes = ops::tests::values(&logits).mapv(f64::from);
+            let mut logits: Vec<f32> = x.iter().map(|v| *v as f32).collect();
+            let (n, c, d, h, w) = case.0;
+            let (level, shape) = (SimdLevel::detect(), [n, c, d * h * w]);
+            let scale = Some(SCALE);
+            let expected = ops::loss::loss(level, &mut logits, shape, &labels, &options, scale);
+            let slopes = logits.into_iter().map(f64::from).collect();
+            let slopes = Grid::from_shape_vec(case.0, slopes).unwrap();
             for ctx in contexts() {
                 let name = format!("{case:?}, {:?}, {:?}", options.targets.ignore, ctx.element);
                 let found = run(&ctx, &x, &labels, &options);
