@@ -2,10 +2,9 @@
 
 use crate::export::Decoding;
 use artifact::model::{Model, PLAN, WEIGHTS};
-use artifact::npz::Named;
 use artifact::plan::{Configuration, Plan};
 use artifact::recipe::Inference;
-use artifact::{Error, Record, Result, hash_file, npz};
+use artifact::{Error, Record, Result, hash_file};
 use net::sliding_window::{Activation, Window};
 use std::path::{Path, PathBuf};
 
@@ -42,8 +41,6 @@ pub struct Member {
     pub fold: usize,
     /// Cases that it was validated on.
     pub validation: Vec<String>,
-    /// The weights.
-    pub parameters: Named,
 }
 
 impl Ensemble {
@@ -76,13 +73,10 @@ impl Ensemble {
             .clone();
         check_network(&plan_path, &plan, &info.configuration, &configuration)?;
         let weights = folder.join(WEIGHTS);
-        let member = Member {
-            hash: hash_file(&weights)?,
-            parameters: npz::read(&weights)?,
-            weights,
-            fold: info.fold,
-            validation: info.validation,
-        };
+        // Compared with the file just now, where it is there.
+        let hash = record.header.files.get(WEIGHTS).filter(|h| !h.is_empty()).cloned();
+        let hash = hash.map_or_else(|| hash_file(&weights), Ok)?;
+        let member = Member { hash, weights, fold: info.fold, validation: info.validation };
         let plan_hash = hash_file(&plan_path)?;
         Ok(Self { plan, plan_hash, name: info.configuration, configuration, members: vec![member] })
     }

@@ -1,15 +1,18 @@
 //! From network outputs on the preprocessed grid to class indices or probabilities on another grid.
 //!
-//! Undoes preprocessing backwards: resample, put into the crop box, transpose. Outputs are resampled one after the
-//! other and only what decides so far is kept, so that memory at full resolution holds a few volumes however many
-//! outputs there are. Logits are resampled as logits; their softmax takes two passes over the outputs.
+//! Undoes preprocessing backwards: resample, put into the crop box, transpose. Where only classes are asked for, they
+//! are made plane by plane ([`crate::planes`]). Where probabilities are, outputs are resampled one after the other and
+//! only what decides so far is kept, so that memory at full resolution holds a few volumes however many outputs there
+//! are. Logits are resampled as logits; their softmax takes two passes over the outputs.
 
+use crate::planes;
 use artifact::case::{Case, Original};
 use artifact::recipe::Averaged;
 use half::f16;
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, CowArray, Ix3, Slice, Zip};
 use net::sliding_window::Activation;
 use postprocess::decision::{Decision, Rule};
+use preprocess::resample::{Linear, linear};
 use std::io::{self, Write};
 
 /// What a network's outputs mean, and how they reach another grid.
@@ -30,6 +33,13 @@ pub struct Decoding {
 }
 
 impl Decoding {
+    /// How outputs reach another grid; none if splines of a higher order are asked for.
+    pub(crate) fn linear(&self, from: Grid, to: Grid) -> Option<Linear> {
+        let order = (self.order, self.order_coarse_axis);
+        let (spacing, threshold) = ((from.spacing_mm, to.spacing_mm), self.anisotropy_threshold);
+        linear(from.shape, spacing.0, spacing.1, to.shape, order.0, order.1, threshold)
+    }
+
     /// How values of a kind become a class.
     pub fn rule(&self, values: Averaged) -> Rule {
         match (self.activation, values) {
@@ -84,7 +94,18 @@ impl Outputs<'_> {
     /// Class indices `[z, y, x]` on a grid, plan axes.
     pub fn classes(&self, grid: Grid) -> Array3<i16> {
         let rule = self.decoding.rule(self.decoding.averaged);
-        let mut decision = Decision::new(grid.shape, &rule);
+        let (_, z, y, x) = self.maps.dim();
+        let from = Grid { shape: [z, y, x], spacing_mm: self.spacing_mm };
+        match self.decoding.linear(from, grid).and_then(planes::Taps::new) {
+            Some(taps) => taps.classes(self.maps, &rule),
+            None => self.classes_of_whole_outputs(grid, &rule),
+        }
+    }
+
+    /// The same, every output on the grid before it counts: what the fast way is held against, and what splines and an
+    /// odd coarse axis take.
+    fn classes_of_whole_outputs(&self, grid: Grid, rule: &Rule) -> Array3<i16> {
+        let mut decision = Decision::new(grid.shape, rule);
         for (output, map) in self.maps.outer_iter().enumerate() {
             decision.see(output, self.resampled(map, grid).view());
         }
@@ -351,6 +372,36 @@ mod tests {
             assert_eq!(full[*class as usize][at], largest, "{at:?}");
         }
         assert_eq!(found.dim(), (9, 7, 5));
+    }
+
+    #[test]
+    fn classes_made_plane_by_plane_are_those_of_whole_outputs() {
+        let grids = [
+            ([6, 5, 7], [1.0; 3], [6, 5, 7]),
+            ([6, 5, 7], [1.0; 3], [11, 9, 15]),
+            ([12, 10, 9], [1.0; 3], [7, 6, 5]),
+            ([6, 5, 7], [1.0; 3], [6, 13, 7]),
+            ([5, 6, 7], [4.0, 1.0, 1.0], [12, 9, 11]),
+            ([5, 6, 7], [4.0, 1.0, 1.0], [5, 9, 11]),
+            ([5, 6, 7], [1.0, 1.0, 4.0], [8, 9, 11]),
+        ];
+        for (shape, spacing_mm, to) in grids {
+            for (mut decoding, order_coarse_axis) in
+                decodings().into_iter().flat_map(|d| [(d.clone(), 0), (d, 1)])
+            {
+                decoding.order_coarse_axis = order_coarse_axis;
+                let logits = decoding.averaged == Averaged::Logits;
+                let maps = maps(shape).mapv(|v| if logits { 9.0 * v - 4.0 } else { v });
+                let outputs = Outputs { maps: maps.view(), spacing_mm, decoding: &decoding };
+                let spacing_mm = [0, 1, 2].map(|a| spacing_mm[a] * shape[a] as f64 / to[a] as f64);
+                let grid = Grid { shape: to, spacing_mm };
+                let rule = decoding.rule(decoding.averaged);
+                let expected = outputs.classes_of_whole_outputs(grid, &rule);
+                assert_eq!(outputs.classes(grid), expected, "{shape:?} {to:?} {decoding:?}");
+                let most = expected.iter().copied().max();
+                assert!(most > Some(0), "background everywhere: {decoding:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One case at a time: [`prepare`] reads and preprocesses it (or maps a preprocessed one) while the network is still at
 //! the case before, [`predict`] runs the sliding window of every model, [`export`] brings the probabilities back to the
-//! image's own grid. Models are read and compared by [`ensemble`]; [`units`] says which cases there are.
+//! image's own grid, and [`write`] writes the label map while the network is at the case behind. Models are read and
+//! compared by [`ensemble`]; [`units`] says which cases there are.
 
 mod average;
 pub mod ensemble;
@@ -10,11 +11,13 @@ pub mod export;
 pub mod lineup;
 mod maps;
 mod memory;
+mod planes;
 mod predict;
 pub mod prepare;
 pub mod previous;
 mod run;
 pub mod units;
+mod write;
 
 pub use predict::{Predictor, Took};
 pub use run::{Input, Models, Request, run};

@@ -5,7 +5,7 @@ use artifact::case::Case;
 use ndarray::Array3;
 use net::sliding_window::{CardMeans, Decide, Means, Resampling, Tap};
 use postprocess::decision::Rule;
-use preprocess::resample::{LinearTap, linear};
+use preprocess::resample::LinearTap;
 use stage::Result;
 
 /// See the module.
@@ -52,16 +52,7 @@ fn on_card(
     to: Grid,
     decoding: &Decoding,
 ) -> Result<Option<Array3<i16>>> {
-    let resampled = linear(
-        from.shape,
-        from.spacing_mm,
-        to.spacing_mm,
-        to.shape,
-        decoding.order,
-        decoding.order_coarse_axis,
-        decoding.anisotropy_threshold,
-    );
-    let Some(resampled) = resampled else { return Ok(None) };
+    let Some(resampled) = decoding.linear(from, to) else { return Ok(None) };
     let tap = |&LinearTap { at, weights }: &LinearTap| Tap { at, weights };
     let axes = resampled.axes.map(|taps| taps.iter().map(tap).collect());
     let grid = Resampling { order: resampled.order, axes };

@@ -1,11 +1,10 @@
-//! What a case takes at its peak, the next case left out.
+//! What a case takes at its peak.
 
-use crate::ensemble::Member;
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::predict::window;
 use crate::prepare::Prepared;
 use artifact::recipe::Averaged;
-use net::sliding_window::{Activation, card_bytes};
+use net::sliding_window::{Accumulator, Activation, Window, card_bytes, views};
 use net::{Device, UNet};
 use stage::{Error, Result};
 
@@ -22,10 +21,16 @@ pub(crate) struct Bytes {
     pub card: u64,
 }
 
+/// Patches that go through the network at once, at most.
+fn tiles(stage: &Stage, prepared: &Prepared) -> usize {
+    let case = &prepared.grid(stage.ensemble.cases()).case;
+    stage.window.tile_batch.min(views(case.case.shape, &window(stage, case)))
+}
+
 /// The network with its tiles.
-fn network(stage: &Stage, device: &Device) -> Result<u64> {
+fn network(stage: &Stage, device: &Device, prepared: &Prepared) -> Result<u64> {
     let spec = &stage.ensemble.configuration.network;
-    let (tiles, patch) = (stage.window.tile_batch, stage.window.patch);
+    let (tiles, patch) = (tiles(stage, prepared), stage.window.patch);
     UNet::memory_bytes(spec, device, tiles, patch, false).map_err(|e| Error::input(e.to_string()))
 }
 
@@ -38,7 +43,8 @@ fn whole_on_card(stage: &Stage, device: &Device, prepared: &Prepared) -> Result<
         .map_err(|e| Error::input(e.to_string()))
 }
 
-/// All weights and images, and the stage that takes most.
+/// The stage that takes most, with the images; weights that wait for their turn left out, and so is what the cases before
+/// and behind take meanwhile.
 ///
 /// # Errors
 /// If a network's description makes no sense.
@@ -48,69 +54,81 @@ pub(crate) fn bytes(
     prepared: &Prepared,
     probabilities: bool,
 ) -> Result<Bytes> {
-    let weights = |m: &Member| m.parameters.iter().map(|(_, a)| 4 * a.len() as u64).sum::<u64>();
-    let members = lineup.stages.iter().flat_map(|s| &s.ensemble.members);
-    let images = prepared.grids().iter().map(|g| 4 * g.image().len() as u64);
+    let images = prepared.grids().iter().map(|g| 4 * g.image().len() as u64).sum::<u64>();
     let (mut most, mut card) = (0, 0);
-    for stage in &lineup.stages {
+    for (at, stage) in lineup.stages.iter().enumerate() {
         let whole = whole_on_card(stage, device, prepared)?;
-        let net = whole.map_or_else(|| network(stage, device), Ok)?;
+        let net = whole.map_or_else(|| network(stage, device, prepared), Ok)?;
         let on_host = if matches!(device, Device::Cpu(_)) { net } else { 0 };
         card = card.max(net - on_host);
-        let beside = match whole {
+        let (during, after) = match whole {
             // The averages stay on the card, and label maps are made there.
-            Some(_) if !probabilities && lineup.counting() == 1 => label_map(stage, prepared),
-            Some(_) => export(stage, lineup, prepared, probabilities),
-            None => tiling(stage, prepared).max(export(stage, lineup, prepared, probabilities)),
+            Some(_) if !probabilities && lineup.counting() == 1 => (0, label_map(stage, prepared)),
+            Some(_) => (0, export(stage, lineup, prepared, probabilities)),
+            None => (sums(stage, prepared), export(stage, lineup, prepared, probabilities)),
         };
-        most = most.max(on_host + beside.max(one_hot(stage, prepared)));
+        let last = at + 1 == lineup.stages.len();
+        let kept = if last && !prepared.is_mapped() { 0 } else { images };
+        most = most.max(on_host + (images + one_hot(stage, prepared) + during).max(kept + after));
     }
-    let host = members.map(weights).sum::<u64>() + images.sum::<u64>() + most;
-    Ok(Bytes { host, card })
+    Ok(Bytes { host: most, card })
+}
+
+/// The shape in which a stage sees the case.
+fn seen(stage: &Stage, prepared: &Prepared) -> [usize; 3] {
+    prepared.grid(stage.ensemble.cases()).case.case.shape
 }
 
 /// The image with the previous stage's classes as channels.
 fn one_hot(stage: &Stage, prepared: &Prepared) -> u64 {
-    let seen = volume(prepared.grid(stage.ensemble.cases()).case.case.shape);
     let inputs = stage.ensemble.configuration.network.input_channels as u64;
-    if stage.previous == Previous::None { 0 } else { seen * (2 + 4 * inputs) }
+    if stage.previous == Previous::None {
+        0
+    } else {
+        volume(seen(stage, prepared)) * (2 + 4 * inputs)
+    }
+}
+
+/// Sums and what goes through the network at once.
+fn sums(stage: &Stage, prepared: &Prepared) -> u64 {
+    let spec = &stage.ensemble.configuration.network;
+    let window = Window { tile_batch: tiles(stage, prepared), ..stage.window.clone() };
+    let shape = seen(stage, prepared);
+    Accumulator::bytes(shape, spec.input_channels, spec.output_channels, &window)
 }
 
 /// The averages of all outputs on the preprocessed grid.
 fn averages(stage: &Stage, prepared: &Prepared) -> u64 {
-    let seen = volume(prepared.grid(stage.ensemble.cases()).case.case.shape);
-    4 * seen * stage.ensemble.configuration.network.output_channels as u64
+    let outputs = stage.ensemble.configuration.network.output_channels as u64;
+    4 * volume(seen(stage, prepared)) * outputs
 }
 
-/// Sums and weights of the voxels; a batch of patches in and out; the patch's Gaussian.
-fn tiling(stage: &Stage, prepared: &Prepared) -> u64 {
-    let spec = &stage.ensemble.configuration.network;
-    let (tiles, patch) = (stage.window.tile_batch as u64, stage.window.patch);
-    let seen = volume(prepared.grid(stage.ensemble.cases()).case.case.shape);
-    let channels = (spec.input_channels + spec.output_channels) as u64;
-    averages(stage, prepared)
-        + one_hot(stage, prepared)
-        + 4 * seen
-        + 4 * volume(patch) * (1 + tiles * channels)
-}
-
-/// Classes in the crop box, and in the image as classes and labels.
+/// Classes in the crop box and in the image, the file's bytes and the same compressed.
 fn label_map(stage: &Stage, prepared: &Prepared) -> u64 {
     let original = &prepared.grid(stage.ensemble.cases()).case.original;
-    2 * volume(original.cropped_shape()) + 4 * volume(original.geometry.shape)
+    let image = volume(original.geometry.shape);
+    let wide = stage.ensemble.plan.labels.iter().any(|label| label.value > 255);
+    let moved =
+        original.cropped_shape() != original.geometry.shape || original.transpose != [0, 1, 2];
+    2 * volume(original.cropped_shape())
+        + if moved { 2 * image } else { 0 }
+        + image * if wide { 4 } else { 2 }
 }
 
-/// The averages on their way to the image's grid.
+/// The averages on their way to the image's grid, and the label map when they are gone.
 fn export(stage: &Stage, lineup: &Lineup, prepared: &Prepared, probabilities: bool) -> u64 {
     let case = &prepared.grid(stage.ensemble.cases()).case;
     let crop = volume(case.original.cropped_shape());
-    let image = volume(case.original.geometry.shape);
-    // The best value and its class; one output's map in f64 and f32; softmax of logits; the mean over configurations.
+    let decoding = &stage.decoding;
     let averaged = lineup.counting() > 1;
-    let resampled = if case.case.shape == case.original.cropped_shape() { 0 } else { 12 };
-    let late = stage.decoding.averaged == Averaged::Logits
-        && stage.decoding.activation == Activation::Softmax
-        && (probabilities || averaged);
-    let export = 6 + resampled + if late { 8 } else { 0 } + if averaged { 10 } else { 0 };
-    averages(stage, prepared) + crop * export + 4 * image
+    let whole = probabilities || averaged;
+    let splines = decoding.order.max(decoding.order_coarse_axis) > 1;
+    // One output's map in f64 and f32; softmax of logits; the mean over configurations; the best value; its class.
+    let resampled = case.case.shape != case.original.cropped_shape() && (whole || splines);
+    let late = whole
+        && decoding.averaged == Averaged::Logits
+        && decoding.activation == Activation::Softmax;
+    let parts = [(resampled, 12), (late, 8), (averaged, 10), (whole || splines, 4), (true, 2)];
+    let parts = parts.iter().filter(|(there, _)| *there).map(|(_, bytes)| bytes).sum::<u64>();
+    (averages(stage, prepared) + crop * parts).max(label_map(stage, prepared))
 }

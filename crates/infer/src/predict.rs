@@ -2,30 +2,35 @@
 
 use crate::average::Average;
 use crate::ensemble::Member;
-use crate::export::{EachOutput, Grid, Outputs, into_image, write_f16};
+use crate::export::{EachOutput, Grid, Outputs, write_f16};
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::maps::Maps;
-use crate::memory;
+use crate::memory::{self, Bytes};
 use crate::prepare::Prepared;
+use crate::write::{Rules, Segmentation};
 use artifact::case::Case;
-use artifact::prediction::{PROBABILITIES, Prediction, PredictionInfo};
+use artifact::npz::{self, Named};
+use artifact::prediction::PROBABILITIES;
 use artifact::recipe::Averaged;
-use artifact::{Commit, image, npy, previous};
+use artifact::{Commit, npy, previous};
 use half::f16;
 use ndarray::Array3;
 use net::sliding_window::{Activation, Means, Sums, Window, views};
 use net::{Device, UNet};
 use postprocess::decision::Decision;
-use postprocess::largest;
 use stage::{Error, Result, Run};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Models, ready to predict.
 #[derive(Debug)]
 pub struct Predictor {
     lineup: Lineup,
+    rules: Arc<Rules>,
+    /// By stage and member; of a single network none, as it holds them itself.
+    weights: Vec<Vec<Named>>,
     probabilities: bool,
     device: Device,
     loaded: Option<Loaded>,
@@ -44,21 +49,34 @@ struct Loaded {
 pub struct Took {
     /// All tiles and views of all models.
     pub network: Duration,
-    /// Back to the original grid, and writing.
+    /// Back to the original grid.
     pub export: Duration,
 }
 
 impl Predictor {
-    /// Tries every model's weights.
+    /// Reads and tries every model's weights.
     ///
     /// # Errors
-    /// If weights don't fit the plan's network.
+    /// If weights can't be read or don't fit the plan's network.
     pub fn new(lineup: Lineup, probabilities: bool, device: Device) -> Result<Self> {
-        let mut predictor = Self { lineup, probabilities, device, loaded: None };
-        for stage in 0..predictor.lineup.stages.len() {
-            for member in 0..predictor.lineup.stages[stage].ensemble.members.len() {
+        let mut weights = Vec::new();
+        for stage in &lineup.stages {
+            let members = stage.ensemble.members.iter();
+            let read = members.map(|member| npz::read(&member.weights));
+            weights.push(read.collect::<artifact::Result<Vec<Named>>>()?);
+        }
+        let rules =
+            Rules { plan: lineup.plan.clone(), postprocessing: lineup.postprocessing.clone() };
+        let rules = Arc::new(rules);
+        let mut predictor = Self { lineup, rules, weights, probabilities, device, loaded: None };
+        let members: Vec<usize> = predictor.weights.iter().map(Vec::len).collect();
+        for (stage, &members) in members.iter().enumerate() {
+            for member in 0..members {
                 predictor.load(stage, member)?;
             }
+        }
+        if members == [1] {
+            predictor.weights[0][0].clear();
         }
         Ok(predictor)
     }
@@ -74,8 +92,8 @@ impl Predictor {
                     None => UNet::new(&ensemble.configuration.network, &self.device)
                         .map_err(|e| Error::input(e.to_string()))?,
                 };
-                let Member { weights, parameters, .. } = &ensemble.members[member];
-                net.set_parameters(parameters).map_err(|e| {
+                let Member { weights, .. } = &ensemble.members[member];
+                net.set_parameters(&self.weights[stage][member]).map_err(|e| {
                     Error::input(format!("{}: {e}", weights.display())).hint(
                         "weights and plan.toml of a model belong together; train this fold again",
                     )
@@ -86,15 +104,21 @@ impl Predictor {
         Ok(&mut self.loaded.insert(loaded).net)
     }
 
-    /// Predicts a case and writes its record with label map and, if asked for, probabilities.
+    /// Predicts a case; writes its probabilities, if asked for, and leaves the rest to be written.
     ///
     /// # Errors
     /// If a signal asked to stop, the network gives no numbers, or something can't be written.
-    pub fn predict(&mut self, run: &Run, id: &str, mut prepared: Prepared) -> Result<Took> {
+    pub fn predict(
+        &mut self,
+        run: &Run,
+        id: &str,
+        mut prepared: Prepared,
+    ) -> Result<(Took, Segmentation)> {
         self.announce(run, id, &prepared)?;
         let mut took = Took::default();
         // A place that can't be written to is better found before the network runs.
         let mut commit = Some(Commit::begin(&prepared.record)?);
+        let mut segmentation = None;
         let folder = prepared.record.parent().unwrap_or(Path::new("")).to_path_buf();
         let mut average = Average::default();
         let mut left = self.lineup.counting();
@@ -110,6 +134,9 @@ impl Predictor {
             let means = self.means(run, id, at, &prepared, given)?;
             took.network += begun.elapsed();
             let begun = Instant::now();
+            if at + 1 == self.lineup.stages.len() {
+                prepared.forget_images();
+            }
             let Stage { ensemble, decoding, counts, .. } = &self.lineup.stages[at];
             let case = &prepared.grid(ensemble.cases()).case;
             let mut maps = Maps::new(means, case, decoding);
@@ -124,11 +151,21 @@ impl Predictor {
                 target.write(&ensemble.name, folds, maps.classes(target.grid())?.view())?;
             }
             left -= usize::from(*counts);
-            match (counts, left, &mut commit) {
-                (true, 0, commit @ Some(_)) => {
-                    if let Some(commit) = commit.take() {
-                        self.write(commit, &prepared, id, case, &mut maps, &mut average)?;
-                    }
+            match (counts, left, commit.take_if(|_| *counts && left == 0)) {
+                (true, 0, Some(mut commit)) => {
+                    let original = case.original.clone();
+                    let classes = self.decide(&mut commit, case, maps, &mut average)?;
+                    segmentation = Some(Segmentation {
+                        rules: self.rules.clone(),
+                        id: id.into(),
+                        classes,
+                        original,
+                        commit,
+                        record: prepared.record.clone(),
+                        provenance: prepared.provenance.clone(),
+                        probabilities: self.probabilities,
+                        next: prepared.next.is_some(),
+                    });
                 }
                 (true, ..) => {
                     let (outputs, grid) = (maps.outputs()?, Grid::original(&case.original));
@@ -143,17 +180,9 @@ impl Predictor {
             }
             took.export += begun.elapsed();
         }
-        if !self.probabilities {
-            // An earlier call's: it isn't this record's any more.
-            let _ = std::fs::remove_file(prepared.record.with_file_name(PROBABILITIES));
-        }
-        if prepared.next.is_none() {
-            // An earlier call's too, and perhaps of other models: record first, so that nothing is half there.
-            for name in [previous::RECORD, previous::ARRAY] {
-                let _ = std::fs::remove_file(prepared.record.with_file_name(name));
-            }
-        }
-        Ok(took)
+        segmentation
+            .map(|segmentation| (took, segmentation))
+            .ok_or_else(|| Error::failed("no configuration makes the result"))
     }
 
     fn announce(&self, run: &Run, id: &str, prepared: &Prepared) -> Result<()> {
@@ -168,7 +197,9 @@ impl Predictor {
                 stage.ensemble.members.len() * views(case.case.shape, &window(stage, case))
             })
             .sum();
+        let weights = self.weights.iter().flatten().flatten().map(|(_, a)| 4 * a.len() as u64);
         let bytes = memory::bytes(&self.lineup, &self.device, prepared, self.probabilities)?;
+        let bytes = Bytes { host: bytes.host + weights.sum::<u64>(), ..bytes };
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         let card = match bytes.card {
             0 => String::new(),
@@ -225,23 +256,21 @@ impl Predictor {
         finite(sums.means()?)
     }
 
-    fn write(
+    /// Class indices in the crop box from the averages; the probabilities go to the disk, if asked for.
+    fn decide(
         &self,
-        mut commit: Commit,
-        prepared: &Prepared,
-        id: &str,
+        commit: &mut Commit,
         case: &Case,
-        maps: &mut Maps<'_>,
+        mut maps: Maps<'_>,
         average: &mut Average,
-    ) -> Result<()> {
-        let plan = &self.lineup.plan;
+    ) -> Result<Array3<i16>> {
         let original = &case.original;
-        let mut classes = Array3::zeros((0, 0, 0));
         if self.probabilities {
             let [z, y, x] = original.geometry.shape;
             let outputs = maps.outputs()?;
             let count = outputs.maps.dim().0;
             let background = outputs.decoding.activation == Activation::Softmax;
+            let mut classes = Array3::zeros((0, 0, 0));
             commit.stream(PROBABILITIES, |out| {
                 out.write_all(&npy::encode_header::<f16>(&[count, z, y, x]))?;
                 classes = decide(outputs, case, average, &mut |output, map| {
@@ -251,44 +280,13 @@ impl Predictor {
                 })?;
                 Ok(())
             })?;
-        } else if average.is_empty() {
-            classes = maps.classes(Grid::original(original))?;
-        } else {
-            let decided = decide(maps.outputs()?, case, average, &mut |_, _| Ok(()));
-            classes = decided.map_err(|e| Error::failed(e.to_string()))?;
+            return Ok(classes);
         }
-        let mut classes = into_image(classes, original);
-        if let Some(rules) = &self.lineup.postprocessing {
-            largest::apply(rules, &mut classes);
+        if average.is_empty() {
+            return maps.classes(Grid::original(original));
         }
-        let mut class_voxels = vec![0u64; plan.labels.len()];
-        let values: Vec<i32> = plan.labels.iter().map(|l| l.value).collect();
-        let labels = classes.map(|class| {
-            // Class indices are positions in the labels, whose values are at most 32767.
-            let class = usize::from(class.unsigned_abs());
-            class_voxels[class] += 1;
-            u16::try_from(values[class]).unwrap_or(0)
-        });
-        // Pairs of header and voxels come back as one file.
-        let ending = match plan.dataset.file_ending.as_str() {
-            ending @ (".nii" | ".png") => ending,
-            _ => ".nii.gz",
-        };
-        let name = &format!("segmentation{ending}");
-        commit.bytes(name, &image::encode_labels(labels.view(), &original.geometry, ending)?)?;
-        let info = PredictionInfo {
-            case: id.into(),
-            segmentation: name.into(),
-            shape: original.geometry.shape,
-            spacing_mm: original.geometry.spacing_mm,
-            class_voxels,
-        };
-        let body = Prediction {
-            prediction: info,
-            labels: plan.labels.clone(),
-            regions: plan.regions.clone(),
-        };
-        Ok(commit.finish(&prepared.provenance, &body)?)
+        decide(maps.outputs()?, case, average, &mut |_, _| Ok(()))
+            .map_err(|e| Error::failed(e.to_string()))
     }
 }
 

@@ -90,6 +90,20 @@ impl Prepared {
     pub fn grids(&self) -> &[Grid] {
         &self.grids
     }
+
+    /// The image is a file of a preprocessed case.
+    pub fn is_mapped(&self) -> bool {
+        self.grids.iter().any(|grid| matches!(grid.image, Image::Mapped(_)))
+    }
+
+    /// Gives back the memory of images that no network will look at any more.
+    pub fn forget_images(&mut self) {
+        for grid in &mut self.grids {
+            if let Image::Made(image) = &mut grid.image {
+                *image = Array4::zeros((0, 0, 0, 0));
+            }
+        }
+    }
 }
 
 impl Job {

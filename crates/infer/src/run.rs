@@ -9,7 +9,9 @@ use artifact::{Provenance, hash_bytes};
 use net::DeviceArgs;
 use stage::{Error, Exit, Result, Run};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -94,8 +96,11 @@ pub fn run(request: &Request, run: &Run) -> Result<()> {
         units.len(),
         s(units.len())
     ));
+    let records = units.iter().map(|unit| job.record(unit)).collect();
+    // The first case is read while the weights are.
+    let nexts = prefetch(job, units);
     let predictor = Predictor::new(lineup, request.probabilities, device)?;
-    all(run, job, units, predictor)
+    all(run, records, nexts, predictor)
 }
 
 fn line_up(request: &Request) -> Result<Lineup> {
@@ -197,17 +202,31 @@ fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
     })
 }
 
-fn all(run: &Run, job: Job, units: Vec<Unit>, mut predictor: Predictor) -> Result<()> {
-    let total = units.len();
+fn all(
+    run: &Run,
+    records: Vec<PathBuf>,
+    nexts: Receiver<Next>,
+    mut predictor: Predictor,
+) -> Result<()> {
+    let total = records.len();
     let mut failed = Vec::new();
-    let record = |unit: &Unit| job.out.join(&unit.id).join("prediction.toml");
-    let records: Vec<PathBuf> = units.iter().map(record).collect();
-    let nexts = prefetch(job, units);
+    let mut ended = |id: String, result: Result<()>| match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.exit == Exit::Interrupted => Err(error),
+        Err(error) if total == 1 => Err(error.context(&id)),
+        Err(error) => {
+            run.report(&error.clone().context(&id));
+            failed.push((id, error.exit));
+            Ok(())
+        }
+    };
+    // At most one case is being written; whatever happens, it is waited for.
+    let mut writing: Option<Writing> = None;
     for record in records {
         let Next { unit, result } =
             nexts.recv().map_err(|_| Error::failed("the thread that reads cases ended early"))?;
         run.check_stop()?;
-        let ended = match result {
+        let result = match result {
             Ok(None) => {
                 run.info(format!("{} is up to date", record.display()));
                 continue;
@@ -215,15 +234,16 @@ fn all(run: &Run, job: Job, units: Vec<Unit>, mut predictor: Predictor) -> Resul
             Ok(Some(prepared)) => one(run, &unit, prepared, &mut predictor),
             Err(error) => Err(error),
         };
-        match ended {
-            Ok(()) => {}
-            Err(error) if error.exit == Exit::Interrupted => return Err(error),
-            Err(error) if total == 1 => return Err(error.context(&unit.id)),
-            Err(error) => {
-                run.report(&error.clone().context(&unit.id));
-                failed.push((unit.id, error.exit));
-            }
+        if let Some(before) = writing.take() {
+            before.end(run, &mut ended)?;
         }
+        match result {
+            Ok(now) => writing = Some(now),
+            Err(error) => ended(unit.id, Err(error))?,
+        }
+    }
+    if let Some(last) = writing.take() {
+        last.end(run, &mut ended)?;
     }
     if failed.is_empty() {
         return Ok(());
@@ -235,17 +255,58 @@ fn all(run: &Run, job: Job, units: Vec<Unit>, mut predictor: Predictor) -> Resul
     Err(if inputs { Error::input(message) } else { Error::failed(message) })
 }
 
-fn one(run: &Run, unit: &Unit, prepared: Prepared, predictor: &mut Predictor) -> Result<()> {
+/// A case whose label map is being written.
+#[derive(Debug)]
+struct Writing {
+    id: String,
+    read: Duration,
+    preprocess: Duration,
+    took: Took,
+    thread: Option<JoinHandle<Result<Duration>>>,
+}
+
+impl Writing {
+    /// Waits for the file, and says how the case ended.
+    fn end(
+        mut self,
+        run: &Run,
+        ended: &mut dyn FnMut(String, Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let result = match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err(Error::failed("the thread that writes the label map ended early")),
+        };
+        let id = std::mem::take(&mut self.id);
+        let result = result.map(|write| {
+            let ms = |d: Duration| d.as_millis();
+            run.info(format!(
+                "{id}: read {} ms, preprocess {} ms, network {} ms, export {} ms",
+                ms(self.read),
+                ms(self.preprocess),
+                ms(self.took.network),
+                ms(self.took.export + write)
+            ));
+        });
+        ended(id, result)
+    }
+}
+
+impl Drop for Writing {
+    /// Nothing is left half-written behind a call that ends early.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // The error that ends the call is told; this case is made again next time if it failed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn one(run: &Run, unit: &Unit, prepared: Prepared, predictor: &mut Predictor) -> Result<Writing> {
     let (read, preprocess) = (prepared.read, prepared.preprocess);
-    let Took { network, export } = predictor.predict(run, &unit.id, prepared)?;
-    let ms = |d: Duration| d.as_millis();
-    run.info(format!(
-        "{}: read {} ms, preprocess {} ms, network {} ms, export {} ms",
-        unit.id,
-        ms(read),
-        ms(preprocess),
-        ms(network),
-        ms(export)
-    ));
-    Ok(())
+    let (took, segmentation) = predictor.predict(run, &unit.id, prepared)?;
+    let thread = std::thread::spawn(move || {
+        let begun = Instant::now();
+        segmentation.write().map(|()| begun.elapsed())
+    });
+    Ok(Writing { id: unit.id.clone(), read, preprocess, took, thread: Some(thread) })
 }

@@ -8,9 +8,11 @@
 //! Sums are taken view after view, and threads share the work by slices: the same input gives the same bytes at any
 //! thread count. [`Sums`] does all of it on the network's card, if it has one and the volume fits there.
 
+mod accumulator;
 mod card;
 mod sums;
 
+pub use accumulator::Accumulator;
 #[cfg(test)]
 pub(crate) use card::tiling;
 pub use card::{CardMeans, CardSums, Decide, Resampling, Tap, card_bytes};
@@ -19,10 +21,7 @@ pub use sums::{Means, Sums, predict_volume};
 use artifact::plan::Plan;
 use artifact::recipe::Averaged;
 use ndarray::parallel::prelude::*;
-use ndarray::{
-    Array3, Array4, Array5, ArrayView2, ArrayView3, ArrayView4, ArrayView5, ArrayViewMut3,
-    ArrayViewMut4, ArrayViewMut5, Axis, Slice, s,
-};
+use ndarray::{Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut5, Axis};
 
 /// How tiles are laid and averaged. Axes are z, y, x.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +38,7 @@ pub struct Window {
     pub averaged: Averaged,
     /// How network outputs become probabilities.
     pub activation: Activation,
-    /// Tiles and mirrored views that go through the network at once, at most: the largest divisor of their number.
+    /// Tiles and mirrored views that go through the network at once, at most.
     pub tile_batch: usize,
 }
 
@@ -68,7 +67,7 @@ impl Activation {
 }
 
 /// The network: reads patches `[n, channel, z, y, x]`, writes logits `[n, class, z, y, x]`. `n` is at most
-/// [`Window::tile_batch`].
+/// [`Window::tile_batch`] and the same in all calls for an image. What a patch gives must depend on nothing but the patch.
 pub type Forward<'a, E> =
     dyn FnMut(ArrayView5<'_, f32>, ArrayViewMut5<'_, f32>) -> Result<(), E> + 'a;
 
@@ -187,124 +186,6 @@ fn view_list(shape: [usize; 3], window: &Window) -> Vec<(Tile, [bool; 3])> {
     tiles(shape, window).into_iter().flat_map(each).collect()
 }
 
-/// Weighted sums of views; several models may add theirs, which averages over models too.
-#[derive(Debug)]
-pub struct Accumulator {
-    window: Window,
-    /// `[z, y, x]` of the patch.
-    gaussian: Array3<f32>,
-    /// `[class, z, y, x]`.
-    sums: Array4<f32>,
-    /// `[z, y, x]`.
-    weights: Array3<f32>,
-}
-
-impl Accumulator {
-    /// Empty sums for an image of this shape.
-    ///
-    /// # Panics
-    /// If the patch has an edge of 0, or step or sigma is not positive.
-    pub fn new(shape: [usize; 3], classes: usize, window: &Window) -> Self {
-        assert!(!window.patch.contains(&0), "patch {:?} has an edge of 0", window.patch);
-        assert!(window.step > 0.0 && window.gaussian_sigma > 0.0, "step and sigma are positive");
-        let [z, y, x] = shape;
-        Self {
-            window: window.clone(),
-            gaussian: gaussian(window.patch, window.gaussian_sigma),
-            sums: Array4::zeros((classes, z, y, x)),
-            weights: Array3::zeros(shape),
-        }
-    }
-
-    /// Adds all views of one network. After an error the sums are incomplete and of no use.
-    ///
-    /// # Errors
-    /// Those of `forward` and `tick`.
-    ///
-    /// # Panics
-    /// If the image's shape isn't the accumulator's.
-    pub fn add<E>(
-        &mut self,
-        image: ArrayView4<'_, f32>,
-        forward: &mut Forward<'_, E>,
-        tick: &mut Tick<'_, E>,
-    ) -> Result<(), E> {
-        let (channels, z, y, x) = image.dim();
-        assert_eq!(self.weights.dim(), (z, y, x), "an image of another shape");
-        let views = view_list([z, y, x], &self.window);
-        let [pz, py, px] = self.window.patch;
-        // A divisor: a last, smaller batch would have the network lay out its memory anew.
-        let most = self.window.tile_batch.clamp(1, views.len());
-        let batch = (1..=most).rev().find(|n| views.len().is_multiple_of(*n)).unwrap_or(1);
-        let mut input = Array5::zeros((batch, channels, pz, py, px));
-        let mut logits = Array5::zeros((batch, self.sums.dim().0, pz, py, px));
-        for group in views.chunks(batch) {
-            let n = group.len();
-            for (patch, &(tile, flip)) in input.outer_iter_mut().zip(group) {
-                cut(image, tile, flip, patch);
-            }
-            forward(
-                input.slice(s![..n, .., .., .., ..]),
-                logits.slice_mut(s![..n, .., .., .., ..]),
-            )?;
-            for (view, &(tile, flip)) in logits.outer_iter().zip(group) {
-                self.add_view(view, tile, flip);
-            }
-            tick(n)?;
-        }
-        Ok(())
-    }
-
-    /// One view, its flip undone; threads take slices of it.
-    fn add_view(&mut self, mut logits: ArrayView4<'_, f32>, tile: Tile, flip: [bool; 3]) {
-        for axis in 0..3 {
-            if flip[axis] {
-                logits.invert_axis(Axis(axis + 1));
-            }
-        }
-        let logits = part4(logits, tile.tile, tile.shape);
-        let gaussian = part3(self.gaussian.view(), tile.tile, tile.shape);
-        let window = &self.window;
-        let activation = (window.averaged == Averaged::Probabilities).then_some(window.activation);
-        let mut sums = self.sums.view_mut();
-        let mut weights = self.weights.view_mut();
-        for axis in 0..3 {
-            let range = Slice::from(tile.image[axis]..tile.image[axis] + tile.shape[axis]);
-            sums.slice_axis_inplace(Axis(axis + 1), range);
-            weights.slice_axis_inplace(Axis(axis), range);
-        }
-        sums.axis_iter_mut(Axis(1))
-            .into_par_iter()
-            .zip(weights.axis_iter_mut(Axis(0)))
-            .zip(logits.axis_iter(Axis(1)))
-            .zip(gaussian.axis_iter(Axis(0)))
-            .for_each(|(((sums, mut weights), logits), gaussian)| {
-                weights += &gaussian;
-                add_slice(sums, logits, gaussian, activation);
-            });
-    }
-
-    /// The averages as probabilities `[class, z, y, x]`.
-    pub fn finish(self) -> Array4<f32> {
-        let window = self.window.clone();
-        probabilities(self.means(), &window)
-    }
-
-    /// The averages of what [`Window::averaged`] names, `[class, z, y, x]`: logits stay logits, for those who resample
-    /// them first.
-    pub fn means(self) -> Array4<f32> {
-        let Self { mut sums, weights, .. } = self;
-        sums.axis_iter_mut(Axis(1)).into_par_iter().zip(weights.axis_iter(Axis(0))).for_each(
-            |(mut slice, weights)| {
-                for mut class in slice.outer_iter_mut() {
-                    class /= &weights;
-                }
-            },
-        );
-        sums
-    }
-}
-
 /// Averages `[class, z, y, x]` of what [`Window::averaged`] names, as probabilities.
 fn probabilities(mut means: Array4<f32>, window: &Window) -> Array4<f32> {
     if window.averaged == Averaged::Logits {
@@ -320,57 +201,6 @@ fn probabilities(mut means: Array4<f32>, window: &Window) -> Array4<f32> {
         });
     }
     means
-}
-
-/// Copies a tile into a patch `[channel, z, y, x]`, flipped, zeros where the image ends.
-fn cut(image: ArrayView4<'_, f32>, tile: Tile, flip: [bool; 3], mut patch: ArrayViewMut4<'_, f32>) {
-    let (_, z, y, x) = patch.dim();
-    if tile.shape != [z, y, x] {
-        patch.fill(0.0);
-    }
-    for axis in 0..3 {
-        if flip[axis] {
-            patch.invert_axis(Axis(axis + 1));
-        }
-        let range = Slice::from(tile.tile[axis]..tile.tile[axis] + tile.shape[axis]);
-        patch.slice_axis_inplace(Axis(axis + 1), range);
-    }
-    patch.assign(&part4(image, tile.image, tile.shape));
-}
-
-fn part3(array: ArrayView3<'_, f32>, from: [usize; 3], shape: [usize; 3]) -> ArrayView3<'_, f32> {
-    let range = |a: usize| from[a]..from[a] + shape[a];
-    array.slice_move(s![range(0), range(1), range(2)])
-}
-
-fn part4(array: ArrayView4<'_, f32>, from: [usize; 3], shape: [usize; 3]) -> ArrayView4<'_, f32> {
-    let range = |a: usize| from[a]..from[a] + shape[a];
-    array.slice_move(s![.., range(0), range(1), range(2)])
-}
-
-/// Adds one slice `[class, y, x]`, each voxel times its weight.
-fn add_slice(
-    mut sums: ArrayViewMut3<'_, f32>,
-    logits: ArrayView3<'_, f32>,
-    gaussian: ArrayView2<'_, f32>,
-    activation: Option<Activation>,
-) {
-    let (_, height, width) = logits.dim();
-    let mut scores = Vec::with_capacity(logits.dim().0 * width);
-    for y in 0..height {
-        scores.clear();
-        scores.extend(logits.index_axis(Axis(1), y).iter().copied());
-        if let Some(activation) = activation {
-            activation.apply(&mut scores, width);
-        }
-        let weights = gaussian.row(y);
-        let mut sums = sums.index_axis_mut(Axis(1), y);
-        for (mut sums, scores) in sums.outer_iter_mut().zip(scores.chunks_exact(width)) {
-            for ((sum, score), weight) in sums.iter_mut().zip(scores).zip(weights) {
-                *sum += score * weight;
-            }
-        }
-    }
 }
 
 /// Softmax over the rows of `[class, width]`, in place; the largest logit is subtracted first.
