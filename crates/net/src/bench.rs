@@ -1,5 +1,9 @@
 //! Times a network on noise, and counts its work.
 
+mod layer;
+
+pub use layer::{OneLayer, Operation};
+
 use crate::cuda::transfer;
 use crate::{AdamOptions, Device, DeviceBatch, Error, LossOptions, Optimiser, SgdOptions, UNet};
 use artifact::plan::Network;
@@ -59,6 +63,8 @@ pub struct Timing {
     pub training_flops: f64,
     /// Work of a forward pass.
     pub forward_flops: f64,
+    /// Operations per second that the units reach with operands in registers ([`crate::Cpu::measure_peak`]).
+    pub peak: Option<f64>,
 }
 
 /// Medians of a call.
@@ -115,6 +121,10 @@ pub fn bench(spec: &Network, device: &Device, options: &BenchOptions) -> Result<
         forward,
         training_flops: options.batch as f64 * work.training,
         forward_flops: options.batch as f64 * work.forward,
+        peak: match device {
+            Device::Cpu(cpu) => cpu.measure_peak(),
+            Device::Cuda(_) => None,
+        },
     })
 }
 

@@ -88,6 +88,16 @@ impl Cpu {
         self.precision
     }
 
+    /// Operations per second that all threads reach here with operands in registers, measured in a third of a second (a
+    /// multiply-add counts 2; of f32-fast, which makes one of three, a third).
+    pub fn measure_peak(&self) -> Option<f64> {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(parts) = self.parts() {
+            return Some(crate::amx::peak(parts));
+        }
+        crate::cpu::peak::vectors(self.level)
+    }
+
     /// On the matrix unit, what activations are made of.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn parts(&self) -> Option<crate::amx::Parts> {
@@ -201,7 +211,9 @@ pub enum DeviceError {
     #[error("--device {0}: unknown device, expected auto, cpu, cuda or cuda:N")]
     Unknown(String),
     /// A precision for which the CPU lacks the unit.
-    #[error("--precision {0}: this CPU has no matrix unit (AMX with bfloat16); use --precision f32 or auto")]
+    #[error(
+        "--precision {0}: this CPU has no matrix unit (AMX with bfloat16); use --precision f32 or auto"
+    )]
     Precision(Precision),
     /// Vector instructions that this machine lacks.
     #[error("vector level {asked} is not available here; the highest is {highest}")]

@@ -29,7 +29,7 @@ mod unet;
 pub mod weights;
 
 pub use args::DeviceArgs;
-pub use bench::{BenchOptions, Seconds, Timing, Update, bench};
+pub use bench::{BenchOptions, OneLayer, Operation, Seconds, Timing, Update, bench};
 pub use device::{Cpu, Cuda, Device, DeviceError, Precision, PrecisionChoice, SimdLevel};
 pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions, Outputs, Targets};

@@ -2,10 +2,10 @@
 //! (kernel × channels) is laid out as one long list of channels, tile by tile, so that the layer becomes a product with
 //! a single tap.
 
-use super::linear::{Finish, Place, Sums, Tiling, finish_tile};
+use super::linear::{Finishing, Place, Sums, Tiling};
 use super::packing::Packed;
-use super::tensor::{BLOCK, Chunk, Tensor};
-use super::tile::{self, SUMS, Tiles, most_rows};
+use super::tensor::{BLOCK, Chunk, Tensor, Wide};
+use super::tile::{self, Nothing, SUMS, Steps, Tiles, most_rows};
 use crate::cpu::Shared;
 use crate::ops::linear::Geometry;
 use crate::tensor::Layout;
@@ -135,11 +135,22 @@ pub(crate) fn convolve<const P: usize>(
         let (block, rest) = (task / (g.batch * units), task % (g.batch * units));
         let (sample, unit) = (rest / units, rest % units);
         let n = if weights.outputs[block].1 > 16 { 2 } else { 1 };
-        let finish = Finish { bias: None, accumulate: false, n, step: 1 };
         let weights = &weights.chunks[block * patch_blocks * weights.pair_chunks()..];
         let mut patches = vec![Chunk::ZERO; patch_blocks * ROWS * P];
         let mut place = Place([0.0; SUMS]);
-        *sums = [[0.0; BLOCK]; 2];
+        let mut finishing = Finishing::<P> {
+            bias: None,
+            accumulate: false,
+            n,
+            step: 1,
+            out: { target }.0.wrapping_add(g.origin(sample, block) * P),
+            total: [[0.0; BLOCK]; 2],
+            place: place.0.as_ptr(),
+            runs: &[],
+            row: 0,
+            left: 0,
+            sums: [Wide::ZERO; 2],
+        };
         let _tiles = Tiles::open();
         for t in &tiling.tiles[tiling.units[unit].clone()] {
             let runs = &tiling.runs[t.runs.clone()];
@@ -148,21 +159,31 @@ pub(crate) fn convolve<const P: usize>(
                 let voxel = [row / height, row % height, x];
                 for part in 0..P {
                     let blocks = 0..patch_blocks;
-                    image.patches(geometry, sample, voxel, run.count, part, blocks, |x, b, k, v| {
-                        patches[(b * ROWS + run.row + x) * P + part].0[k] = v;
-                    });
+                    image.patches(
+                        geometry,
+                        sample,
+                        voxel,
+                        run.count,
+                        part,
+                        blocks,
+                        |x, b, k, v| {
+                            patches[(b * ROWS + run.row + x) * P + part].0[k] = v;
+                        },
+                    );
                 }
             }
-            let function = tile::multiply(P, t.m, n, 1);
             // SAFETY: tiles are open; patches and weights have as many blocks as taps; the task writes the voxels of its
             // own block, sample and unit, which `Tiling` keeps inside the tensor.
             unsafe {
                 tile::zero();
-                function(patches.as_ptr(), &taps, weights.as_ptr());
+                let sources = &[patches.as_ptr()];
+                let steps = Steps { sources, taps: &taps, weights: weights.as_ptr() };
+                tile::multiply(P, t.m, n, 1)(&steps, &mut Nothing);
                 tile::store(t.m, n, place.0.as_mut_ptr());
-                let out = { target }.0.add(g.origin(sample, block) * P);
-                finish_tile::<P>(&finish, &place, runs, out, Some(sums));
+                finishing.begin(place.0.as_ptr(), runs);
+                finishing.end();
             }
         }
+        *sums = finishing.total;
     });
 }

@@ -6,7 +6,7 @@ use super::norm::{Planes, Writable, rows};
 use super::packing::Packed;
 use super::simd;
 use super::tensor::{BLOCK, Chunk, Tensor, Wide};
-use super::tile::{self, SUMS, Tiles, most_rows, sum_place};
+use super::tile::{self, Nothing, SUMS, Steps, Tiles, most_rows, sum_place};
 use crate::cpu::Shared;
 use rayon::prelude::*;
 use std::arch::x86_64::*;
@@ -44,7 +44,8 @@ pub(crate) fn forward<const P: usize>(
             // is more than a tile; weights of a block's inputs follow each other as the taps do.
             unsafe {
                 tile::zero();
-                tile::multiply(P, t.m, n, 1)(base, &taps, packed.as_ptr());
+                let steps = Steps { sources: &[base], taps: &taps, weights: packed.as_ptr() };
+                tile::multiply(P, t.m, n, 1)(&steps, &mut Nothing);
                 tile::store(t.m, n, place.0.as_mut_ptr());
             }
             for run in &tiling.runs[t.runs.clone()] {

@@ -92,8 +92,8 @@ impl Tiling {
                 let input = from + x * in_step[2];
                 let place = open.and_then(|start: usize| {
                     let distance = input - start;
-                    let fits = distance.is_multiple_of(in_step[2])
-                        && distance / in_step[2] < most * 16;
+                    let fits =
+                        distance.is_multiple_of(in_step[2]) && distance / in_step[2] < most * 16;
                     fits.then_some(distance / in_step[2])
                 });
                 let Some(row_in_tile) = place else {
@@ -292,87 +292,153 @@ unsafe fn unit<const P: usize>(plan: &Plan<'_>, block: usize, sample: usize, uni
     let outputs = job.weights.outputs[block].1;
     let n = if outputs > 16 { 2 } else { 1 };
     let step = job.in_stride[2];
-    let functions = [1, 2, 3].map(|m| tile::multiply(P, m.min(most_rows(P)), n, step));
+    let functions =
+        [1, 2, 3].map(|m| tile::multiply::<Finishing<'_, P>>(P, m.min(most_rows(P)), n, step));
     let pair = job.weights.pair_chunks() / job.weights.taps * job.taps.len();
-    let finish = Finish {
+    // A tile's sums are finished while the next one is summed up.
+    let mut places = [Place([0.0; SUMS]), Place([0.0; SUMS])];
+    let mut finishing = Finishing {
         bias: job.bias.map(|b| &b[block]),
         accumulate: job.accumulate,
         n,
         step: job.out_stride[2],
+        place: &raw const places[0].0[0],
+        runs: &[],
+        row: 0,
+        left: 0,
+        out: std::ptr::null_mut(),
+        sums: [Wide::ZERO; 2],
+        total: [[0.0; 32]; 2],
     };
-    let mut place = Place([0.0; SUMS]);
-    let mut total = [[0.0; 32]; 2];
-    // SAFETY: by the contract.
+    // SAFETY: by the contract; a place is not written before its sums are finished.
     unsafe {
-        let out = plan.targets[block].base.add(sample * plan.targets[block].sample);
-        let block_weights = plan.weights.add(block * plan.sources.len() * pair);
-        for t in &plan.tiling.tiles[plan.tiling.units[unit].clone()] {
-            tile::zero();
-            for (i, source) in plan.sources.iter().enumerate() {
-                let base = source.base.add(sample * source.sample + t.input * P);
-                functions[t.m - 1](base, &plan.taps, block_weights.add(i * pair));
+        finishing.out = plan.targets[block].base.add(sample * plan.targets[block].sample);
+        let weights = plan.weights.add(block * plan.sources.len() * pair);
+        let mut sources = vec![std::ptr::null(); plan.sources.len()];
+        for (i, t) in plan.tiling.tiles[plan.tiling.units[unit].clone()].iter().enumerate() {
+            for (to, source) in sources.iter_mut().zip(&plan.sources) {
+                *to = source.base.add(sample * source.sample + t.input * P);
             }
-            tile::store(t.m, n, place.0.as_mut_ptr());
-            let runs = &plan.tiling.runs[t.runs.clone()];
-            let wanted = plan.sums.is_some().then_some(&mut total);
-            finish_tile::<P>(&finish, &place, runs, out, wanted);
+            tile::zero();
+            let steps = tile::Steps { sources: &sources, taps: &plan.taps, weights };
+            functions[t.m - 1](&steps, &mut finishing);
+            finishing.end();
+            let place = places[i % 2].0.as_mut_ptr();
+            tile::store(t.m, n, place);
+            finishing.begin(place, &plan.tiling.runs[t.runs.clone()]);
         }
+        finishing.end();
     }
-    total
+    finishing.total
 }
 
-/// What happens to finished sums.
-pub(super) struct Finish<'a> {
+/// Finishes the sums of a tile, row by row: adds the bias or what is there, writes the voxels of `runs`, and adds them and
+/// their squares to `total`.
+pub(super) struct Finishing<'a, const P: usize> {
     pub bias: Option<&'a Wide>,
     pub accumulate: bool,
     /// Tiles of 16 output channels.
     pub n: usize,
     /// Output voxels from one to the next.
     pub step: usize,
+    /// Where voxel (0, 0, 0) goes.
+    pub out: *mut Chunk,
+    pub total: Sums,
+    /// The tile's sums.
+    pub place: *const f32,
+    /// What is to do: from `row` of the first run on, so many rows in all.
+    pub runs: &'a [Run],
+    pub row: usize,
+    pub left: usize,
+    /// Sums and squares of this tile.
+    pub sums: [Wide; 2],
 }
 
-/// Adds the bias or what is there, writes the voxels of `runs`, and adds them and their squares to `total`.
-///
-/// # Safety
-/// The unit is available, and all positions of `runs` can be written from `out` on.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-pub(super) unsafe fn finish_tile<const P: usize>(
-    finish: &Finish<'_>,
-    place: &Place,
-    runs: &[Run],
-    out: *mut Chunk,
-    total: Option<&mut Sums>,
-) {
-    use std::arch::x86_64::*;
-    // SAFETY: by the contract; tile rows lie inside their place.
-    unsafe {
-        let bias = finish.bias.map_or(simd::zero(), |b| simd::wide(b));
-        let (mut sum, mut squares) = (simd::zero(), simd::zero());
-        for run in runs {
-            let mut to = out.add(run.out * P);
-            for row in run.row..run.row + run.count {
-                let at = place.0.as_ptr().add(sum_place(row / 16, 0) + row % 16 * 16);
-                let high = if finish.n == 2 {
-                    _mm512_load_ps(at.add(sum_place(0, 1)))
-                } else {
-                    _mm512_setzero_ps()
-                };
-                let mut v = [_mm512_add_ps(_mm512_load_ps(at), bias[0]), _mm512_add_ps(high, bias[1])];
-                if finish.accumulate {
-                    let old = simd::load::<P>(to);
-                    v = [_mm512_add_ps(v[0], old[0]), _mm512_add_ps(v[1], old[1])];
-                }
-                simd::store::<P>(v, to);
-                for i in 0..2 {
-                    sum[i] = _mm512_add_ps(sum[i], v[i]);
-                    squares[i] = _mm512_fmadd_ps(v[i], v[i], squares[i]);
-                }
-                to = to.add(finish.step * P);
+impl<'a, const P: usize> Finishing<'a, P> {
+    /// Takes up a tile.
+    pub(super) fn begin(&mut self, place: *const f32, runs: &'a [Run]) {
+        (self.place, self.runs, self.row) = (place, runs, 0);
+        self.left = runs.iter().map(|run| run.count).sum();
+        self.sums = [Wide::ZERO; 2];
+    }
+
+    /// Does what is left of it.
+    ///
+    /// # Safety
+    /// As [`Finishing::rows`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    pub(super) unsafe fn end(&mut self) {
+        // SAFETY: passed on.
+        unsafe {
+            self.rows(self.left);
+            for (total, sums) in self.total.iter_mut().zip(&self.sums) {
+                simd::add_to(total, simd::wide(sums));
             }
         }
-        if let Some(total) = total {
-            simd::add_to(&mut total[0], sum);
-            simd::add_to(&mut total[1], squares);
+        self.sums = [Wide::ZERO; 2];
+    }
+
+    /// Finishes up to `count` rows.
+    ///
+    /// # Safety
+    /// The unit is available; the tile's sums and all positions of its runs are there.
+    #[inline(always)]
+    unsafe fn rows(&mut self, count: usize) {
+        use std::arch::x86_64::*;
+        let mut count = count.min(self.left);
+        self.left -= count;
+        // SAFETY: by the contract; tile rows lie inside their place.
+        unsafe {
+            let bias = self.bias.map_or(simd::zero(), |b| simd::wide(b));
+            let mut sum = simd::wide(&self.sums[0]);
+            let mut squares = simd::wide(&self.sums[1]);
+            while count > 0 {
+                let run = *self.runs.get_unchecked(0);
+                let here = count.min(run.count - self.row);
+                let mut to = self.out.add((run.out + self.row * self.step) * P);
+                for row in run.row + self.row..run.row + self.row + here {
+                    let at = self.place.add(sum_place(row / 16, 0) + row % 16 * 16);
+                    let high = if self.n == 2 {
+                        _mm512_load_ps(at.add(sum_place(0, 1)))
+                    } else {
+                        _mm512_setzero_ps()
+                    };
+                    let low = _mm512_add_ps(_mm512_load_ps(at), bias[0]);
+                    let mut v = [low, _mm512_add_ps(high, bias[1])];
+                    if self.accumulate {
+                        let old = simd::load::<P>(to);
+                        v = [_mm512_add_ps(v[0], old[0]), _mm512_add_ps(v[1], old[1])];
+                    }
+                    simd::store::<P>(v, to);
+                    for i in 0..2 {
+                        sum[i] = _mm512_add_ps(sum[i], v[i]);
+                        squares[i] = _mm512_fmadd_ps(v[i], v[i], squares[i]);
+                    }
+                    to = to.add(self.step * P);
+                }
+                self.row += here;
+                if self.row == run.count {
+                    self.runs = self.runs.get_unchecked(1..);
+                    self.row = 0;
+                }
+                count -= here;
+            }
+            for (place, value) in self.sums.iter_mut().zip([sum, squares]) {
+                _mm512_store_ps(place.0.as_mut_ptr(), value[0]);
+                _mm512_store_ps(place.0.as_mut_ptr().add(16), value[1]);
+            }
+        }
+    }
+}
+
+impl<const P: usize> tile::Meanwhile for Finishing<'_, P> {
+    /// # Safety
+    /// As [`Finishing::rows`].
+    #[inline(always)]
+    unsafe fn some(&mut self, occasions: usize) {
+        if self.left > 0 {
+            // SAFETY: passed on. 48 rows, the most there are, are done by the last occasion.
+            unsafe { self.rows(48usize.div_ceil(occasions)) };
         }
     }
 }

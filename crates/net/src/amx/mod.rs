@@ -20,9 +20,9 @@ pub(crate) mod pool;
 pub(crate) mod residual;
 mod simd;
 pub(crate) mod tensor;
-mod tile;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod transpose;
 
 use std::arch::asm;
@@ -70,6 +70,14 @@ fn detect() -> bool {
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 fn detect() -> bool {
     false
+}
+
+/// Multiply-adds per second of the unit, two operations each, in so many parts.
+pub(crate) fn peak(parts: Parts) -> f64 {
+    match parts {
+        Parts::One => tile::peak(),
+        Parts::Two => tile::peak() / 3.0,
+    }
 }
 
 /// How many bfloat16 a number is the sum of.

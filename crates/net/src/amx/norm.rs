@@ -153,8 +153,7 @@ impl Lanes {
         // SAFETY: passed on.
         unsafe {
             let (gamma, inverse) = (simd::wide(&m.gamma), simd::wide(&m.inverse));
-            let scale =
-                [_mm512_mul_ps(gamma[0], inverse[0]), _mm512_mul_ps(gamma[1], inverse[1])];
+            let scale = [_mm512_mul_ps(gamma[0], inverse[0]), _mm512_mul_ps(gamma[1], inverse[1])];
             Self { mean: simd::wide(&m.mean), inverse, gamma, beta: simd::wide(&m.beta), scale }
         }
     }

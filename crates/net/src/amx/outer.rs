@@ -132,7 +132,8 @@ pub(crate) fn outer<const P: usize>(
     tasks.for_each(|(task, sums)| {
         sums.fill(0.0);
         let (chunk, rest) = (task / pairs, task % pairs);
-        let (small_block, large_block) = (rest / plan.cut.blocks.len(), rest % plan.cut.blocks.len());
+        let (small_block, large_block) =
+            (rest / plan.cut.blocks.len(), rest % plan.cut.blocks.len());
         let of = |i: usize| i * plan.cut.items.len() / plan.cut.chunks;
         let _tiles = Tiles::open();
         SCRATCH.with_borrow_mut(|scratch| {
@@ -284,7 +285,8 @@ impl Task<'_> {
                 for part in 0..P {
                     let start = (slot(z, depth) * P + part) * lists;
                     let to = self.scratch.large[start..][..lists].as_mut_ptr();
-                    let [even, odd] = [0, 2].map(|i| [0, 1].map(|h| to.wrapping_add((i + h) * pairs)));
+                    let [even, odd] =
+                        [0, 2].map(|i| [0, 1].map(|h| to.wrapping_add((i + h) * pairs)));
                     let from = &raw const large.data[at * P + part];
                     // SAFETY: the unit is available; the voxels were asserted to lie inside, the lists have the room.
                     unsafe { pairs_both(from, P, pairs, even, odd) };
@@ -379,12 +381,22 @@ impl Task<'_> {
                     }
                     Large::Image(image) => {
                         let patches = &mut self.scratch.patches;
-                        pair_patches::<P>(plan, self.item, image, self.large_block, part, patches, low, high);
+                        pair_patches::<P>(
+                            plan,
+                            self.item,
+                            image,
+                            self.large_block,
+                            part,
+                            patches,
+                            low,
+                            high,
+                        );
                     }
                 }
             }
             let lists = &self.scratch.large;
-            let places = |part: usize| [0, 1].map(|half| &raw const lists[(part * 2 + half) * list]);
+            let places =
+                |part: usize| [0, 1].map(|half| &raw const lists[(part * 2 + half) * list]);
             let sums = [0, 1].map(|half| place_of_sums(sums, tap, half));
             // SAFETY: tiles are open; the lists and the transposed rows hold all steps.
             unsafe { transposed.multiply_2::<P>(places, sums, [0, steps]) };
@@ -411,7 +423,8 @@ fn pair_rows<const P: usize>(
     let per_row = width.div_ceil(2);
     for (i, row) in item.rows.clone().enumerate() {
         let (z, y) = (row / height, row % height);
-        let at = origin + (z * stride[0] + k[0]) * pitch[0] + (y * stride[1] + k[1]) * pitch[1] + k[2];
+        let at =
+            origin + (z * stride[0] + k[0]) * pitch[0] + (y * stride[1] + k[1]) * pitch[1] + k[2];
         let at = at - pad;
         let to = i * per_row..(i + 1) * per_row;
         assert!(at + width * stride[2] < g.len(), "a tap leaves its tensor");

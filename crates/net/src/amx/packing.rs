@@ -10,9 +10,7 @@ fn blocks(tensors: &[usize]) -> Vec<(usize, usize)> {
     let mut list = Vec::new();
     let mut first = 0;
     for &channels in tensors {
-        list.extend(
-            (0..channels).step_by(BLOCK).map(|c| (first + c, (channels - c).min(BLOCK))),
-        );
+        list.extend((0..channels).step_by(BLOCK).map(|c| (first + c, (channels - c).min(BLOCK))));
         first += channels;
     }
     list

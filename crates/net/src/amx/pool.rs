@@ -51,9 +51,10 @@ pub(crate) fn average<const P: usize>(stride: [usize; 3], large: &Tensor, small:
             let mut from = Vec::with_capacity(stride[0] * stride[1]);
             for z in 0..stride[0] {
                 let plane = rows::<P>(large, l, first + z);
-                from.extend((0..stride[1]).map(|v| {
-                    plane.base.wrapping_add((y * stride[1] + v) * plane.pitch)
-                }));
+                from.extend(
+                    (0..stride[1])
+                        .map(|v| plane.base.wrapping_add((y * stride[1] + v) * plane.pitch)),
+                );
             }
             // SAFETY: tensors of a precision exist where the unit is available; `check` asserted the shapes; each plane
             // belongs to one task.

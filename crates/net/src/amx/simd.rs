@@ -11,9 +11,8 @@ unsafe fn widen(chunk: *const Chunk) -> Pair {
     // SAFETY: the caller promises a readable chunk and AVX-512.
     unsafe {
         let bits = _mm512_load_si512(chunk.cast());
-        let half = |h: __m256i| {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h)))
-        };
+        let half =
+            |h: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(h)));
         [half(_mm512_castsi512_si256(bits)), half(_mm512_extracti64x4_epi64::<1>(bits))]
     }
 }

@@ -57,166 +57,237 @@ impl Drop for Tiles {
     }
 }
 
-/// Adds one block of input channels: all taps, given in bytes from `base`; weights lie tap by tap.
-pub(super) type Multiply = unsafe fn(base: *const Chunk, taps: &[isize], weights: *const Chunk);
+/// What one tile sums up: for each block of input channels its first voxel, and at each the taps in bytes; weights lie
+/// block by block, tap by tap.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps<'a> {
+    pub sources: &'a [*const Chunk],
+    pub taps: &'a [isize],
+    pub weights: *const Chunk,
+}
 
-/// One asm loop over the taps. `d1`, `d2`: bytes from one tile of voxels to the next.
+/// Work of the vector units to be done meanwhile, in so many pieces.
+pub(super) trait Meanwhile {
+    /// Does some of it, when there are so many occasions in all.
+    ///
+    /// # Safety
+    /// As the implementation says.
+    unsafe fn some(&mut self, occasions: usize);
+}
+
+/// Nothing to do.
+pub(super) struct Nothing;
+
+impl Meanwhile for Nothing {
+    #[inline(always)]
+    unsafe fn some(&mut self, _occasions: usize) {}
+}
+
+/// One tile's sums. `d1`, `d2`: bytes from one tile of voxels to the next. The matrix unit takes some 100 cycles for a step
+/// of some 20 instructions; what is handed along is done in their shadow (measured: a quarter of a 32-channel layer's
+/// time, when all of it came behind the sums).
 macro_rules! product {
-    ($name:ident, $parts:literal, $bytes:literal, [$($line:literal),* $(,)?]) => {
+    ($name:ident, $parts:literal, $tap_chunks:literal, [$($line:literal),* $(,)?]) => {
         /// # Safety
-        /// [`Tiles`] are open; all tiles at the taps can be read, and `taps.len()` taps of weights.
-        unsafe fn $name<const S: usize>(base: *const Chunk, taps: &[isize], weights: *const Chunk) {
-            if taps.is_empty() {
-                return;
-            }
-            // SAFETY: by the contract above; nothing but tile registers and the named ones changes.
-            unsafe {
-                asm!(
-                    "2:",
-                    "mov {o}, [{t}]",
-                    "add {o}, {b}",
-                    $($line,)*
-                    "add {t}, 8",
-                    concat!("add {w}, ", $bytes),
-                    "dec {n}",
-                    "jnz 2b",
-                    // Keeps every name in use, whatever the lines.
-                    "/* {d1} {d2} {v} */",
-                    o = out(reg) _,
-                    t = inout(reg) taps.as_ptr() => _,
-                    b = in(reg) base,
-                    w = inout(reg) weights => _,
-                    s = in(reg) 64usize,
-                    v = in(reg) 64 * $parts * S,
-                    n = inout(reg) taps.len() => _,
-                    d1 = const 16 * 64 * $parts * S,
-                    d2 = const 32 * 64 * $parts * S,
-                    options(nostack, readonly),
-                );
+        /// [`Tiles`] are open; all tiles at the taps of all sources can be read, and as many taps of weights; and what `M`
+        /// asks for.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn $name<const S: usize, M: Meanwhile>(steps: &Steps<'_>, meanwhile: &mut M) {
+            let mut weights = steps.weights;
+            let occasions = steps.sources.len() * steps.taps.len();
+            for source in steps.sources {
+                for tap in steps.taps {
+                    // SAFETY: by the contract above; nothing but tile registers changes.
+                    unsafe {
+                        asm!(
+                            $($line,)*
+                            // Keeps every name in use, whatever the lines.
+                            "/* {d1} {d2} {v} */",
+                            o = in(reg) source.byte_offset(*tap),
+                            w = in(reg) weights,
+                            s = in(reg) 64usize,
+                            v = in(reg) 64 * $parts * S,
+                            d1 = const 16 * 64 * $parts * S,
+                            d2 = const 32 * 64 * $parts * S,
+                            options(nostack, readonly, preserves_flags),
+                        );
+                        weights = weights.add($tap_chunks);
+                        meanwhile.some(occasions);
+                    }
+                }
             }
         }
     };
 }
 
-product!(one_3x2, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + {d2}]",
-    "tdpbf16ps tmm2, tmm7, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm5, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm4, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm3, tmm7, tmm6",
-]);
-product!(one_2x2, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm5, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm5, tmm6",
-    "tileloadd tmm2, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm3, tmm7, tmm2",
-    "tdpbf16ps tmm4, tmm5, tmm2",
-]);
-product!(one_1x2, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm5, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm3, tmm7, tmm5",
-]);
-product!(one_3x1, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm5, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm5, tmm6",
-    "tileloadd tmm4, [{o} + {v} + {d2}]",
-    "tdpbf16ps tmm2, tmm4, tmm6",
-]);
-product!(one_2x1, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm5, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm5, tmm6",
-]);
-product!(one_1x1, 1, 2048, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm7, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-]);
-product!(two_2x2, 2, 4096, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm5, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm2, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm2, tmm6",
-    "tileloadd tmm7, [{o} + {v} + 64]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + {d1} + 64]",
-    "tdpbf16ps tmm1, tmm7, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tdpbf16ps tmm1, tmm2, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 2048]",
-    "tdpbf16ps tmm3, tmm5, tmm6",
-    "tdpbf16ps tmm4, tmm2, tmm6",
-    "tdpbf16ps tmm4, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + 64]",
-    "tdpbf16ps tmm3, tmm7, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 3072]",
-    "tdpbf16ps tmm3, tmm5, tmm6",
-    "tdpbf16ps tmm4, tmm2, tmm6",
-]);
-product!(two_1x2, 2, 4096, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm5, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm7, [{o} + {v} + 64]",
-    "tileloadd tmm2, [{w} + {s} + 2048]",
-    "tdpbf16ps tmm3, tmm5, tmm2",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tdpbf16ps tmm3, tmm7, tmm2",
-    "tileloadd tmm6, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm2, [{w} + {s} + 3072]",
-    "tdpbf16ps tmm3, tmm5, tmm2",
-]);
-product!(two_2x1, 2, 4096, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm5, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm2, [{o} + {v} + {d1}]",
-    "tdpbf16ps tmm1, tmm2, tmm6",
-    "tileloadd tmm7, [{o} + {v} + 64]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm7, [{o} + {v} + {d1} + 64]",
-    "tdpbf16ps tmm1, tmm7, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tdpbf16ps tmm1, tmm2, tmm6",
-]);
-product!(two_1x1, 2, 4096, [
-    "tileloadd tmm6, [{w} + {s}]",
-    "tileloadd tmm5, [{o} + {v}]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-    "tileloadd tmm7, [{o} + {v} + 64]",
-    "tdpbf16ps tmm0, tmm7, tmm6",
-    "tileloadd tmm6, [{w} + {s} + 1024]",
-    "tdpbf16ps tmm0, tmm5, tmm6",
-]);
+product!(
+    one_3x2,
+    1,
+    32,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + {d2}]",
+        "tdpbf16ps tmm2, tmm7, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm5, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm4, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm3, tmm7, tmm6",
+    ]
+);
+product!(
+    one_2x2,
+    1,
+    32,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm5, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm5, tmm6",
+        "tileloadd tmm2, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm3, tmm7, tmm2",
+        "tdpbf16ps tmm4, tmm5, tmm2",
+    ]
+);
+product!(
+    one_1x2,
+    1,
+    32,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm5, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm3, tmm7, tmm5",
+    ]
+);
+product!(
+    one_3x1,
+    1,
+    32,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm5, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm5, tmm6",
+        "tileloadd tmm4, [{o} + {v} + {d2}]",
+        "tdpbf16ps tmm2, tmm4, tmm6",
+    ]
+);
+product!(
+    one_2x1,
+    1,
+    32,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm7, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm5, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm5, tmm6",
+    ]
+);
+product!(
+    one_1x1,
+    1,
+    32,
+    ["tileloadd tmm6, [{w} + {s}]", "tileloadd tmm7, [{o} + {v}]", "tdpbf16ps tmm0, tmm7, tmm6",]
+);
+product!(
+    two_2x2,
+    2,
+    64,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm5, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm2, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm2, tmm6",
+        "tileloadd tmm7, [{o} + {v} + 64]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + {d1} + 64]",
+        "tdpbf16ps tmm1, tmm7, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tdpbf16ps tmm1, tmm2, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 2048]",
+        "tdpbf16ps tmm3, tmm5, tmm6",
+        "tdpbf16ps tmm4, tmm2, tmm6",
+        "tdpbf16ps tmm4, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + 64]",
+        "tdpbf16ps tmm3, tmm7, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 3072]",
+        "tdpbf16ps tmm3, tmm5, tmm6",
+        "tdpbf16ps tmm4, tmm2, tmm6",
+    ]
+);
+product!(
+    two_1x2,
+    2,
+    64,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm5, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm7, [{o} + {v} + 64]",
+        "tileloadd tmm2, [{w} + {s} + 2048]",
+        "tdpbf16ps tmm3, tmm5, tmm2",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tdpbf16ps tmm3, tmm7, tmm2",
+        "tileloadd tmm6, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm2, [{w} + {s} + 3072]",
+        "tdpbf16ps tmm3, tmm5, tmm2",
+    ]
+);
+product!(
+    two_2x1,
+    2,
+    64,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm5, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm2, [{o} + {v} + {d1}]",
+        "tdpbf16ps tmm1, tmm2, tmm6",
+        "tileloadd tmm7, [{o} + {v} + 64]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm7, [{o} + {v} + {d1} + 64]",
+        "tdpbf16ps tmm1, tmm7, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tdpbf16ps tmm1, tmm2, tmm6",
+    ]
+);
+product!(
+    two_1x1,
+    2,
+    64,
+    [
+        "tileloadd tmm6, [{w} + {s}]",
+        "tileloadd tmm5, [{o} + {v}]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+        "tileloadd tmm7, [{o} + {v} + 64]",
+        "tdpbf16ps tmm0, tmm7, tmm6",
+        "tileloadd tmm6, [{w} + {s} + 1024]",
+        "tdpbf16ps tmm0, tmm5, tmm6",
+    ]
+);
+
+/// Sums up one tile while something else is done.
+pub(super) type Multiply<M> = unsafe fn(&Steps<'_>, &mut M);
 
 /// The product for `m` × `n` tiles whose voxels lie `step` apart.
-pub(super) fn multiply(parts: usize, m: usize, n: usize, step: usize) -> Multiply {
+pub(super) fn multiply<M: Meanwhile>(parts: usize, m: usize, n: usize, step: usize) -> Multiply<M> {
     macro_rules! by_step {
         ($name:ident) => {
-            if step == 1 { $name::<1> } else { $name::<2> }
+            if step == 1 { $name::<1, M> } else { $name::<2, M> }
         };
     }
     assert!(step == 1 || step == 2, "x stride {step}");
@@ -415,5 +486,34 @@ macro_rules! move_sums {
         }
     };
 }
-move_sums!(load_sums, load, "Takes up the sums of [`outer_3`] or [`outer_2`], two tiles per list of pairs.");
+move_sums!(
+    load_sums,
+    load,
+    "Takes up the sums of [`outer_3`] or [`outer_2`], two tiles per list of pairs."
+);
 move_sums!(store_sums, store, "Puts them back.");
+
+/// Products of bfloat16 per second on all threads, factors and sums in registers (a multiply-add counts 2).
+pub(super) fn peak() -> f64 {
+    const ROUNDS: usize = 10_000;
+    crate::cpu::peak::on_all_threads(|| {
+        let _tiles = Tiles::open();
+        // SAFETY: tiles are open; only they change.
+        unsafe {
+            zero();
+            asm!("tilezero tmm6", "tilezero tmm7", options(nostack, nomem));
+            for _ in 0..ROUNDS {
+                asm!(
+                    "tdpbf16ps tmm0, tmm6, tmm7",
+                    "tdpbf16ps tmm1, tmm6, tmm7",
+                    "tdpbf16ps tmm2, tmm6, tmm7",
+                    "tdpbf16ps tmm3, tmm6, tmm7",
+                    "tdpbf16ps tmm4, tmm6, tmm7",
+                    "tdpbf16ps tmm5, tmm6, tmm7",
+                    options(nostack, nomem)
+                );
+            }
+        }
+        (ROUNDS * 6 * 2 * 16 * 16 * 32) as f64
+    })
+}

@@ -65,7 +65,10 @@ pub fn bench(args: &Bench, run: &Run) -> Result<()> {
     ] {
         let cpu = seconds.cpu.map_or(String::new(), |cpu| format!(" ({cpu:.2} s of CPU)"));
         let (gflop, rate) = (flops / 1e9, flops / seconds.wall / 1e9);
-        println!("{what}: {:.6} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s", seconds.wall);
+        let share = t.peak.map_or(String::new(), |peak| {
+            format!(", {:.0} % of the {:.0} GF/s at its peak", 1e11 * rate / peak, peak / 1e9)
+        });
+        println!("{what}: {:.6} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s{share}", seconds.wall);
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod linear;
 pub(crate) mod outer;
+pub(crate) mod peak;
 pub(crate) mod simd;
 
 /// A pointer that the parallel tasks of one call share.

@@ -3,8 +3,8 @@
 
 use super::{Engine, Wanted};
 use crate::Error;
-use crate::amx::first::{self, Image};
 use crate::amx::convolution::{gather, scatter};
+use crate::amx::first::{self, Image};
 use crate::amx::linear::{self, Sums};
 use crate::amx::norm::{self, Moments};
 use crate::amx::outer;
@@ -107,8 +107,7 @@ impl Engine for AmxEngine {
         };
         let backward = |l: &Layer| {
             let packed = !reads_image(l) && l.role != Role::Head;
-            packed
-                .then(|| Packed::new(&l.small, &l.large, l.geometry.taps(), parts, l.backward()))
+            packed.then(|| Packed::new(&l.small, &l.large, l.geometry.taps(), parts, l.backward()))
         };
         Ok(Weights {
             values: vec![0.0; topology.len()],
@@ -225,9 +224,11 @@ impl Engine for AmxEngine {
         if training {
             arena.bytes += 2 * layout.batch * layout.voxels();
         }
-        let image =
-            (!arena.counting).then(|| Image::zeros(layout, self.parts.count()));
-        Input { image: Tensor { grid: Grid::of(layout), image, ..Tensor::default() }, target: vec![] }
+        let image = (!arena.counting).then(|| Image::zeros(layout, self.parts.count()));
+        Input {
+            image: Tensor { grid: Grid::of(layout), image, ..Tensor::default() },
+            target: vec![],
+        }
     }
 
     fn logits(&self, arena: &mut Arena, layout: Layout, training: bool) -> Logits {
@@ -371,8 +372,7 @@ impl Engine for AmxEngine {
     fn loss(&self, logits: &mut Logits, options: &LossOptions, scale: Option<f64>) {
         let (values, g) = (&mut logits.tensor.logits, logits.tensor.grid);
         let shape = [g.batch, g.channels, g.voxels()];
-        logits.terms =
-            loss::loss(SimdLevel::Avx512, values, shape, &logits.target, options, scale);
+        logits.terms = loss::loss(SimdLevel::Avx512, values, shape, &logits.target, options, scale);
     }
 
     fn terms(&self, logits: &Logits) -> Result<Terms, Error> {

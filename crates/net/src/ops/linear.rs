@@ -57,8 +57,7 @@ impl Geometry {
         class: [usize; 3],
         large: [usize; 3],
     ) -> (Vec<([isize; 3], usize)>, [usize; 3]) {
-        let extent =
-            [0, 1, 2].map(|a| large[a].saturating_sub(class[a]).div_ceil(self.stride[a]));
+        let extent = [0, 1, 2].map(|a| large[a].saturating_sub(class[a]).div_ceil(self.stride[a]));
         let taps = (0..self.taps()).filter_map(|index| {
             let k = self.position(index);
             // Large voxel = small · stride − pad + k, so small = (class + pad − k) / stride + i, when that divides.

@@ -9,7 +9,7 @@ const SLOPE: f64 = 1e-2;
 
 /// Writes all parameters. Standard deviation √(2 / (1 + slope²) / fan_in), with torch's fan_in: the second axis of the
 /// weights times the kernel, which for a transposed convolution is the output's channels.
-pub(super) fn initialise(topology: &Topology, seed: u64, values: &mut [f32]) {
+pub(crate) fn initialise(topology: &Topology, seed: u64, values: &mut [f32]) {
     for layer in &topology.layers {
         let channels = if layer.role == Role::Up { layer.outputs } else { layer.inputs };
         let fan_in = (channels * layer.geometry.taps()) as f64;

@@ -18,6 +18,7 @@ use crate::engine::cuda::CudaEngine;
 use crate::loss::{Loss, LossOptions, Targets};
 use crate::optimiser::Optimiser;
 use artifact::plan::Network;
+pub(crate) use init::initialise;
 use ndarray::{Array5, ArrayD, ArrayView4, ArrayView5, ArrayViewMut5, IxDyn};
 pub use on_device::DeviceBatch;
 use state::State;

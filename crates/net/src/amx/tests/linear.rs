@@ -72,8 +72,7 @@ impl<'a> Layer<'a> {
     fn packed(&self, direction: Direction) -> Packed {
         let taps = self.geometry.taps();
         let small = [self.case.small];
-        let mut packed =
-            Packed::new(&small, self.case.large, taps, self.parts.count(), direction);
+        let mut packed = Packed::new(&small, self.case.large, taps, self.parts.count(), direction);
         packed.fill(&flat(&self.weights));
         packed
     }
@@ -268,8 +267,7 @@ fn the_convolution_of_an_image_matches_its_definition() {
             check_sums(&name("sums"), &y, &sums, bound);
 
             let dy = &layer.small;
-            let (_, dw, _) =
-                reference::convolution_backward(x, w, dy, case.stride, geometry.pad);
+            let (_, dw, _) = reference::convolution_backward(x, w, dy, case.stride, geometry.pad);
             let grid = Grid { batch: case.batch, channels, size: case.size, halo: geometry.pad };
             let image = Tensor { grid, image: Some(image), ..Tensor::default() };
             let (source, mut found) = (tensor(dy, parts), vec![f32::NAN; w.len()]);
@@ -297,12 +295,10 @@ fn heads_match_their_definition() {
             let bias = random_vec(classes, 3);
             let dy = random((n, classes, d, h, w), 4);
             let y = reference::convolution(&a, &weights, &bias, [1; 3], [0; 3]);
-            let (da, dw, db) =
-                reference::convolution_backward(&a, &weights, &dy, [1; 3], [0; 3]);
+            let (da, dw, db) = reference::convolution_backward(&a, &weights, &dy, [1; 3], [0; 3]);
             let source = tensor(&a, parts);
             let grid = Grid { batch: n, channels: classes, size: [d, h, w], halo: [0; 3] };
-            let mut logits =
-                Tensor { grid, logits: vec![f32::NAN; y.len()], ..Tensor::default() };
+            let mut logits = Tensor { grid, logits: vec![f32::NAN; y.len()], ..Tensor::default() };
             let mut packed =
                 Packed::new(&[classes], &[channels], 1, parts.count(), Direction::LargeToSmall);
             packed.fill(&flat(&weights));

@@ -52,10 +52,7 @@ fn check(parts: Parts, shape: (usize, usize, usize, usize, usize)) {
     // The sign comes from the definition's output, so that a sum near 0 can't be rounded to the other side.
     let out = tensor(&a, parts);
     let (to, dy_to, dg, db) = (&mut gradient, &mut inner, &mut dg[..], &mut db[..]);
-    with_parts!(
-        parts,
-        add_backward(&source, &out, &stats, 0.01, &mut sums, to, dy_to, dg, db)
-    );
+    with_parts!(parts, add_backward(&source, &out, &stats, 0.01, &mut sums, to, dy_to, dg, db));
     assert_stored(&name("skip"), &values(&gradient, parts), &g, parts, bound);
     assert_stored(&name("dy"), &values(&inner, parts), &dy, parts, bound);
     assert_padding_is_zero(&inner, parts);

@@ -1,12 +1,12 @@
-//! Whole networks on the CUDA engine, which here runs on the simulator (and on a card, if `NNU_TEST_CUDA` is set),
-//! against the CPU engine.
+//! Whole networks on the CUDA engine, which here runs on the simulator (and on a card, if `NNU_TEST_CUDA` is set), and
+//! on the CPU's matrix unit, against the CPU's vector engine.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use artifact::plan::{Encoder, Network};
 use kernels::{Gpu, SimOptions, test_gpus};
 use ndarray::{Array4, Array5};
-use net::{AdamOptions, Device, Error, LossOptions, Optimiser, Precision, SgdOptions, UNet};
+use net::{AdamOptions, Cpu, Device, Error, LossOptions, Optimiser, Precision, SgdOptions, UNet};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -85,13 +85,28 @@ struct Tolerance {
 const F32: Tolerance = Tolerance { forward: 2e-4, backward: 1e-3 };
 const BF16: Tolerance = Tolerance { forward: 6e-2, backward: 0.5 };
 
-/// Simulator and card, in both precisions.
+/// Simulator, card and matrix unit, each nearly in f32 and in bf16.
 fn devices() -> Vec<(Device, Tolerance)> {
     let both = [(Precision::F32, F32), (Precision::Bf16, BF16)];
     let on = |gpu: &Gpu| {
         both.map(|(precision, error)| (Device::on(gpu.clone(), "test", precision), error))
     };
-    test_gpus().iter().flat_map(on).collect()
+    let mut list: Vec<_> = test_gpus().iter().flat_map(on).collect();
+    let vectors = Device::Cpu(Cpu::detect());
+    let exact = Tolerance { forward: 1e-12, backward: 1e-12 };
+    list.push((vectors, exact));
+    for (precision, error) in [(Precision::F32Fast, F32), (Precision::Bf16, BF16)] {
+        match Cpu::with_precision(precision) {
+            Ok(cpu) => list.push((Device::Cpu(cpu), error)),
+            Err(error) => {
+                #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+                {
+                    eprintln!("skipped: {error}");
+                }
+            }
+        }
+    }
+    list
 }
 
 fn started(spec: &Network, device: &Device) -> UNet {
@@ -114,7 +129,7 @@ fn distance<'a>(
 }
 
 #[test]
-fn logits_are_the_cpu_engines() {
+fn logits_are_the_vector_engines() {
     for (name, spec, patch) in networks() {
         let (image, _) = batch(&spec, patch);
         let expected = started(&spec, &Device::open("cpu").unwrap()).forward(image.view()).unwrap();
@@ -137,7 +152,7 @@ fn optimiser(which: usize) -> Optimiser {
 }
 
 #[test]
-fn losses_and_gradients_are_the_cpu_engines() {
+fn losses_and_gradients_are_the_vector_engines() {
     let options = LossOptions::default();
     for (name, spec, patch) in networks() {
         let (image, label) = batch(&spec, patch);
@@ -162,7 +177,7 @@ fn losses_and_gradients_are_the_cpu_engines() {
 }
 
 /// Four iterations: as they come, recorded, and twice from the recording. The same bytes as by separate calls, and the
-/// CPU engine's losses within what the precision leaves.
+/// vector engine's losses within what the precision leaves.
 #[test]
 fn recorded_iterations_are_the_same_as_separate_ones() {
     let options = LossOptions::default();
