@@ -71,6 +71,12 @@ impl Cpu {
         Ok(Self { level: SimdLevel::detect(), precision })
     }
 
+    /// What `auto` takes: bf16 where there is the unit for it, else f32. Over three seeds on a real data set, trainings in
+    /// bf16 stay far closer to those in f32 than these stay to each other (the crate's README has the table).
+    fn best() -> Precision {
+        if Self::has_matrix_unit() { Precision::Bf16 } else { Precision::F32 }
+    }
+
     /// Whether this machine computes in bf16 and f32-fast: AMX with bfloat16, and the kernel's permission.
     pub fn has_matrix_unit() -> bool {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -148,7 +154,8 @@ impl fmt::Display for Precision {
     }
 }
 
-/// `auto`, `f32`, `f32-fast` or `bf16`; `auto` is `None`: what the device does best, bf16 on a card.
+/// `auto`, `f32`, `f32-fast` or `bf16`; `auto` is `None`: what the device does best, bf16 on a card and on a
+/// CPU with a matrix unit, else f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrecisionChoice(pub Option<Precision>);
 
@@ -249,7 +256,7 @@ impl Device {
                 .map(|gpu| Self::Cuda(Cuda { gpu, name: name.into(), precision }))
                 .map_err(|error| DeviceError::Cuda { name: name.into(), error })
         };
-        let cpu = || Cpu::with_precision(precision.0.unwrap_or(Precision::F32)).map(Self::Cpu);
+        let cpu = || Cpu::with_precision(precision.0.unwrap_or_else(Cpu::best)).map(Self::Cpu);
         match choice {
             "cpu" => Ok((cpu()?, None)),
             "auto" => match card("cuda:0", 0) {

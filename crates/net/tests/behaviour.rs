@@ -90,7 +90,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 
 #[test]
 fn a_restored_optimiser_goes_on_bit_by_bit() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let sgd = SgdOptions { momentum: 0.99, nesterov: true, weight_decay: 0.0 };
     for make in [|_: SgdOptions| adam(Some(12.0)), |sgd| Optimiser::sgd(sgd, None)] {
         let (mut net, mut optimiser) = (started(&device), make(sgd));
@@ -118,7 +118,7 @@ fn a_restored_optimiser_goes_on_bit_by_bit() {
 
 #[test]
 fn gradients_are_clipped_to_a_joint_norm() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let sgd = SgdOptions { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
     let (mut net, limit) = (started(&device), 1e-3);
     let before = net.parameters().unwrap();
@@ -137,7 +137,7 @@ fn gradients_are_clipped_to_a_joint_norm() {
 
 #[test]
 fn initialisation_depends_on_seed_and_name_only() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let (net, mut other) = (started(&device), started(&device));
     assert_eq!(bits(&net.parameters().unwrap()), bits(&other.parameters().unwrap()));
     other.initialise(8).unwrap();
@@ -162,7 +162,7 @@ fn initialisation_depends_on_seed_and_name_only() {
 
 #[test]
 fn a_residual_block_begins_as_its_skip() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&residual(), &device).unwrap();
     net.initialise(7).unwrap();
     let scales: Vec<(String, f32)> = net
@@ -186,7 +186,7 @@ fn a_residual_block_begins_as_its_skip() {
 
 #[test]
 fn labels_beyond_classes_and_regions_are_refused() {
-    let mut net = started(&Device::open("cpu").unwrap());
+    let mut net = started(&Device::Cpu(Cpu::detect()));
     let (image, mut target) = data();
     let regions = |classes: usize, members: Vec<Vec<usize>>| Outputs::Regions { classes, members };
     let message = |net: &mut UNet, outputs: Outputs, target: &Array4<i16>| {
@@ -213,7 +213,7 @@ fn labels_beyond_classes_and_regions_are_refused() {
 
 #[test]
 fn weights_survive_a_file_and_are_checked() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let net = started(&device);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.npz");
@@ -241,7 +241,7 @@ fn weights_survive_a_file_and_are_checked() {
 
 #[test]
 fn impossible_inputs_are_refused_in_one_line() {
-    let mut net = started(&Device::open("cpu").unwrap());
+    let mut net = started(&Device::Cpu(Cpu::detect()));
     let (image, mut target) = data();
     let odd = Array5::zeros((1, 2, 3, 12, 8));
     assert_eq!(
@@ -260,12 +260,12 @@ fn impossible_inputs_are_refused_in_one_line() {
     );
     assert_eq!(net.update(&mut adam(None), 1.0).unwrap_err(), Error::NoGradients);
     let flat = Network { features: vec![4], ..network() };
-    assert!(UNet::new(&flat, &Device::open("cpu").unwrap()).is_err());
+    assert!(UNet::new(&flat, &Device::Cpu(Cpu::detect())).is_err());
 }
 
 #[test]
 fn shapes_can_change_between_calls() {
-    let device = Device::open("cpu").unwrap();
+    let device = Device::Cpu(Cpu::detect());
     let mut net = started(&device);
     let (image, _) = data();
     let all = net.forward(image.view()).unwrap();
@@ -278,7 +278,7 @@ fn shapes_can_change_between_calls() {
 
 #[test]
 fn the_loss_falls_on_a_task_that_can_be_learnt() {
-    let mut net = started(&Device::open("cpu").unwrap());
+    let mut net = started(&Device::Cpu(Cpu::detect()));
     let (image, _) = data();
     let target = image
         .index_axis(ndarray::Axis(1), 0)

@@ -72,12 +72,19 @@ fn usage_errors_exit_with_2() {
     assert_eq!(no_gpu.status.code(), Some(2));
     let line = text(&no_gpu.stderr);
     assert!(line.starts_with("nnu-net: error: --device cuda:99: there is no "), "{line}");
-    let half = nnu_net(&[&["bench", "--device", "cpu", "--precision", "bf16"], &NET[..]].concat());
-    assert_eq!(half.status.code(), Some(2));
-    assert_eq!(
-        text(&half.stderr),
-        "nnu-net: error: --precision bf16: the CPU engine computes in f32; use --precision f32 or auto\n"
-    );
+    if !net::Cpu::has_matrix_unit() {
+        let half =
+            nnu_net(&[&["bench", "--device", "cpu", "--precision", "bf16"], &NET[..]].concat());
+        assert_eq!(half.status.code(), Some(2));
+        assert_eq!(
+            text(&half.stderr),
+            "nnu-net: error: --precision bf16: this CPU has no matrix unit (AMX with bfloat16); use \
+             --precision f32 or auto\n"
+        );
+    }
+    let third = nnu_net(&[&["bench", "--precision", "f16"], &NET[..]].concat());
+    assert_eq!(third.status.code(), Some(2));
+    assert!(text(&third.stderr).contains("expected auto, f32, f32-fast or bf16"));
     let odd = nnu_net(&["describe", "--features", "4,6", "--patch", "5,6,8"]);
     assert_eq!(odd.status.code(), Some(2));
     assert_eq!(nnu_net(&["describe"]).status.code(), Some(2));

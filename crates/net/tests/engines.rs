@@ -132,7 +132,7 @@ fn distance<'a>(
 fn logits_are_the_vector_engines() {
     for (name, spec, patch) in networks() {
         let (image, _) = batch(&spec, patch);
-        let expected = started(&spec, &Device::open("cpu").unwrap()).forward(image.view()).unwrap();
+        let expected = started(&spec, &Device::Cpu(Cpu::detect())).forward(image.view()).unwrap();
         for (device, tolerance) in devices() {
             let found = started(&spec, &device).forward(image.view()).unwrap();
             let distance = distance(found.iter(), expected.iter());
@@ -156,7 +156,7 @@ fn losses_and_gradients_are_the_vector_engines() {
     let options = LossOptions::default();
     for (name, spec, patch) in networks() {
         let (image, label) = batch(&spec, patch);
-        let mut cpu = started(&spec, &Device::open("cpu").unwrap());
+        let mut cpu = started(&spec, &Device::Cpu(Cpu::detect()));
         let expected = cpu.loss_and_gradients(image.view(), label.view(), &options).unwrap();
         let gradients = cpu.gradients().unwrap();
         for (device, tolerance) in devices() {
@@ -200,7 +200,7 @@ fn recorded_iterations_are_the_same_as_separate_ones() {
             (losses, net.parameters().unwrap(), optimiser.state().unwrap())
         };
         for which in 0..2 {
-            let expected = train(&Device::open("cpu").unwrap(), which, true);
+            let expected = train(&Device::Cpu(Cpu::detect()), which, true);
             for (device, tolerance) in devices() {
                 let what = format!("{name} on {}", device.describe());
                 let found = train(&device, which, true);

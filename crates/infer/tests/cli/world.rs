@@ -9,7 +9,7 @@ use artifact::plan::{
 use artifact::recipe::Recipe;
 use artifact::{Commit, Label, Provenance};
 use ndarray::Array4;
-use net::{Device, UNet};
+use net::{Cpu, Device, UNet};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -172,7 +172,7 @@ impl World {
 
     /// A model of a configuration with weights drawn from a seed.
     pub fn model(&self, name: &str, plan: &Plan, configuration: &str, fold: usize) {
-        let device = Device::open("cpu").unwrap();
+        let device = Device::Cpu(Cpu::detect());
         let network = &plan.configurations[configuration].network;
         let mut net = UNet::new(network, &device).unwrap();
         net.initialise(fold as u64 + 10).unwrap();

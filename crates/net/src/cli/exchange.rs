@@ -4,7 +4,7 @@ use artifact::model::{HISTORY, History, Model, ModelInfo, PLAN, PROGRESS, WEIGHT
 use artifact::plan::{Configuration, Plan};
 use artifact::{Commit, Record, hash_file};
 use net::checkpoint::{self, Checkpoint};
-use net::{Device, UNet, weights};
+use net::{Cpu, Device, UNet, weights};
 use serde_json::Value;
 use stage::{Common, Error, Result, Run};
 use std::path::{Path, PathBuf};
@@ -232,7 +232,7 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
         artifact::Error::input(&args.plans, e).hint("write it from the same plan: nnu-plan export")
     })?;
     let at = |e: net::Error| Error::input(format!("{}: {e}", source.weights.display()));
-    let device = Device::open("cpu").map_err(|e| Error::failed(e.to_string()))?;
+    let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&c.network, &device).map_err(at)?;
     net.set_parameters(&weights::read_npz(&source.weights)?).map_err(at)?;
     let axes = plan.recipe.augmentation.mirror_axes.iter();

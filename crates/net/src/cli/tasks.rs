@@ -7,7 +7,7 @@
 use super::{Bench, Chosen, Describe, Forward, Init, OptimiserKind};
 use artifact::{Commit, npy};
 use ndarray::{Array4, Axis};
-use net::{BenchOptions, Device, UNet, Update, weights};
+use net::{BenchOptions, Cpu, Device, UNet, Update, weights};
 use stage::{Error, Result, Run};
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -25,7 +25,7 @@ pub fn describe(args: &Describe, run: &Run) -> Result<()> {
 /// Writes first weights.
 pub fn init(args: &Init, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
-    let device = Device::open("cpu").map_err(failed)?;
+    let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
     net.initialise(args.seed.seed).map_err(failed)?;
     Commit::file(&args.out, &weights::to_npz(&net.parameters().map_err(failed)?))?;

@@ -293,8 +293,10 @@ impl Engine for AmxEngine {
     }
 
     fn export(&self, logits: &Logits, mut out: ArrayViewMut5<'_, f32>) -> Result<(), Error> {
-        for (to, from) in out.iter_mut().zip(&logits.tensor.logits) {
-            *to = *from;
+        let values = &logits.tensor.logits;
+        match out.as_slice_mut() {
+            Some(out) => out.copy_from_slice(values),
+            None => out.iter_mut().zip(values).for_each(|(to, from)| *to = *from),
         }
         Ok(())
     }

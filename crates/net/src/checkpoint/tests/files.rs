@@ -1,7 +1,7 @@
 use super::{exported, golden, json, plain, residual};
 use crate::checkpoint::{carried, check_plans, names, open, read, tensors};
 use crate::unet::Topology;
-use crate::{Device, UNet};
+use crate::{Cpu, Device, UNet};
 use artifact::npz::Named;
 use artifact::plan::{Encoder, Network};
 use ndarray::Ix5;
@@ -28,7 +28,7 @@ fn checkpoints_of_nnunet_give_its_logits() {
             let (_, array) = arrays.iter().find(|(name, _)| name == key).unwrap();
             array.clone().into_dimensionality::<Ix5>().unwrap()
         };
-        let mut net = UNet::new(&network, &Device::open("cpu").unwrap()).unwrap();
+        let mut net = UNet::new(&network, &Device::Cpu(Cpu::detect())).unwrap();
         net.set_parameters(&found.parameters).unwrap();
         let (found, expected) = (net.forward(array("image").view()).unwrap(), array("logits"));
         let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));

@@ -7,7 +7,7 @@ use crate::sliding_window::{
     Accumulator, Activation, CardMeans, CardSums, Decide, Means, Resampling, Sums, Tap, Window,
     views,
 };
-use crate::{Device, Error, Precision, UNet};
+use crate::{Cpu, Device, Error, Precision, UNet};
 use artifact::plan::{Encoder, Network};
 use artifact::recipe::Averaged;
 use kernels::{Gpu, Order, SimOptions, test_gpus};
@@ -357,7 +357,7 @@ fn a_stop_ends_the_prediction_and_a_full_card_leaves_sums_to_the_host() {
 #[test]
 fn label_maps_are_the_cpu_engines() {
     for row in rows() {
-        let expected = tile_by_tile(&row, &Device::open("cpu").unwrap());
+        let expected = tile_by_tile(&row, &Device::Cpu(Cpu::detect()));
         let largest = |maps: &Array4<f32>| {
             Array3::from_shape_fn(row.image, |(z, y, x)| {
                 let v = |k: usize| maps[[k, z, y, x]];
