@@ -34,7 +34,6 @@ pub(crate) fn available() -> bool {
     *AVAILABLE.get_or_init(detect)
 }
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn detect() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     let vectors = is_x86_feature_detected!("avx512f")
@@ -65,11 +64,6 @@ fn detect() -> bool {
             in("rsi") tile_data, out("rcx") _, out("r11") _, options(nostack));
     }
     answer == 0
-}
-
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-fn detect() -> bool {
-    false
 }
 
 /// Multiply-adds per second of the unit, two operations each, in so many parts.

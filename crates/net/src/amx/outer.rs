@@ -18,7 +18,8 @@ use std::ops::Range;
 /// Floats of the sums of one tap between two blocks: two lists of pairs × two halves of the small side.
 const TAP_SUMS: usize = 4 * 256;
 
-/// Steps of 32 voxels after which the sums return to memory: 16 KiB of either side stay in the first-level cache.
+/// Steps of 32 voxels after which the sums return to memory: 24 KiB of the transposed side stay in the first-level cache
+/// while all taps go by.
 const STEPS: usize = 12;
 
 /// Voxels of a band or of a group of rows, about.
@@ -61,7 +62,7 @@ struct Cut {
 
 impl Cut {
     fn new(geometry: &Geometry, large: &[Grid], small: &Grid, image: bool) -> Self {
-        const TASKS: usize = 32;
+        const TASKS: usize = 64;
         let pitch = large[0].pitches();
         let sweep = !image && geometry.stride == [1; 3] && pitch == small.pitches();
         let blocks: Vec<(usize, usize)> = if image {
