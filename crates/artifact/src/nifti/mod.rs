@@ -4,19 +4,19 @@
 //! scalar type. 2D images are volumes of depth 1; the one axis longer than 1 after x, y, z holds the channels. Colour, complex and
 //! 128-bit voxels are refused. Stored slope and intercept are applied, unless the slope is 0 or NaN.
 //!
-//! Types and conversion come from the `nifti` crate; reading bytes, checks, NIfTI-2, scaling in f64 and writing
-//! are here, because that crate reads only the first gzip member, takes a NaN slope literally, scales in f32,
-//! believes a header's sizes, and drops dots from file names.
+//! NIfTI-1's header comes from the `nifti` crate; reading bytes, checks, NIfTI-2, conversion and writing are here, because
+//! that crate reads only the first gzip member, takes a NaN slope literally, scales in f32, believes a header's sizes,
+//! and drops dots from file names.
 
 mod bytes;
 mod header;
 mod orientation;
+mod voxels;
 mod write;
 
 use crate::{Error, Result};
-use ::nifti::{InMemNiftiVolume, IntoNdArray, NiftiType};
 use header::Header;
-use ndarray::{Array4, Ix4};
+use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -160,7 +160,10 @@ pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
     let geometry = Geometry::of(&header).map_err(invalid)?;
     let needed = header.needed_bytes().map_err(invalid)?;
     let content = bytes::inflate(path, voxels, needed)?;
-    let channels = convert(&header, content).map_err(|e| invalid(format!("voxels: {e}")))?;
+    let ([x, y, z], channels) = header.extents();
+    // x is the fastest on disk, hence C order here.
+    let channels = Array4::from_shape_vec((channels, z, y, x), voxels::convert(&header, &content))
+        .map_err(|e| invalid(format!("voxels: {e}")))?;
     Ok(Volume { geometry, channels })
 }
 
@@ -170,42 +173,6 @@ pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
     let header = bytes::parse_header(path, &bytes::read_start(&files[0])?)?;
     let geometry = Geometry::of(&header).map_err(|e| Error::input(path, e))?;
     Ok((geometry, header.extents().1))
-}
-
-/// Voxels as f32, x fastest on disk, hence C order `[channel, z, y, x]`.
-fn convert(header: &Header, mut content: Vec<u8>) -> ::nifti::Result<Array4<f32>> {
-    let size = usize::try_from(header.voxel_bytes().unwrap_or(0)).unwrap_or(0);
-    content.drain(..usize::try_from(header.offset).unwrap_or(0));
-    content.truncate(size);
-    let ([x, y, z], channels) = header.extents();
-    // Every extent is at most 32767; checked when the header was parsed.
-    let dim = [4, x, y, z, channels, 0, 0, 0].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
-    // A slope of 0 tells the crate not to scale: it would do so in f32.
-    let volume =
-        InMemNiftiVolume::from_raw_fields(dim, header.element, 0.0, 0.0, content, header.order)?;
-    let Some((slope, inter)) = header.scaling else {
-        return Ok(as_c_order(volume.into_ndarray::<f32>()?));
-    };
-    let scale = |v: f64| (v * slope + inter) as f32;
-    if matches!(
-        header.element,
-        NiftiType::Int32
-            | NiftiType::Uint32
-            | NiftiType::Int64
-            | NiftiType::Uint64
-            | NiftiType::Float64
-    ) {
-        // Too wide for f32 before scaling.
-        return Ok(as_c_order(volume.into_ndarray::<f64>()?).mapv(scale));
-    }
-    let mut values = as_c_order(volume.into_ndarray::<f32>()?);
-    values.mapv_inplace(|v| scale(v.into()));
-    Ok(values)
-}
-
-/// The crate's arrays are `[x, y, z, channel]` in Fortran order; reversed they lie in memory as we want them.
-fn as_c_order<T>(array: ndarray::ArrayD<T>) -> Array4<T> {
-    array.reversed_axes().into_dimensionality::<Ix4>().expect("made from four dims")
 }
 
 /// Bytes as hexadecimal text in records.

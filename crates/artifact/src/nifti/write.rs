@@ -35,9 +35,13 @@ pub fn encode_labels<T: Copy + Into<i32>>(
         _ => Voxels { datatype: 8, bytes: 4 },
     };
     let (mut file, order) = header_for(geometry, 1, voxels)?;
-    file.reserve(labels.len() * voxels.bytes);
-    for &label in labels {
-        push(&mut file, &label.into().to_le_bytes()[..voxels.bytes], order);
+    file.reserve_exact(labels.len() * voxels.bytes);
+    let values = labels.iter().map(|&label| label.into());
+    match voxels.bytes {
+        // The range was just looked at.
+        1 => file.extend(values.map(|v| v as u8)),
+        2 => put(&mut file, values.map(|v| (v as u16).to_le_bytes()), order),
+        _ => put(&mut file, values.map(i32::to_le_bytes), order),
     }
     finish(file, gzip)
 }
@@ -55,10 +59,8 @@ pub fn encode_image(
     let (count, z, y, x) = channels.dim();
     check_shape([z, y, x], geometry)?;
     let (mut file, order) = header_for(geometry, count, Voxels { datatype: 16, bytes: 4 })?;
-    file.reserve(channels.len() * 4);
-    for value in channels {
-        push(&mut file, &value.to_le_bytes(), order);
-    }
+    file.reserve_exact(channels.len() * 4);
+    put(&mut file, channels.iter().map(|v| v.to_le_bytes()), order);
     finish(file, gzip)
 }
 
@@ -83,11 +85,15 @@ fn check_shape(shape: [usize; 3], geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// Appends a little-endian number in the file's byte order.
-fn push(file: &mut Vec<u8>, little: &[u8], order: Endianness) {
+/// Appends little-endian numbers in the file's byte order.
+fn put<const N: usize>(
+    file: &mut Vec<u8>,
+    numbers: impl Iterator<Item = [u8; N]>,
+    order: Endianness,
+) {
     match order {
-        Endianness::Little => file.extend_from_slice(little),
-        Endianness::Big => file.extend(little.iter().rev()),
+        Endianness::Little => numbers.for_each(|n| file.extend_from_slice(&n)),
+        Endianness::Big => numbers.for_each(|n| file.extend(n.iter().rev())),
     }
 }
 
