@@ -54,7 +54,7 @@ impl Commit {
         name: &str,
         array: &ArrayView<'_, T, D>,
     ) -> Result<()> {
-        self.bytes(name, &npy::encode(array))
+        self.stream(name, |file| npy::write(array, file))
     }
 
     /// Adds a sibling that `write` makes piece by piece, for files too large to hold in memory.

@@ -11,7 +11,7 @@ mod json;
 use crate::image::{self, Geometry, Volume, split_ending};
 use crate::{Error, Label, Region, Result};
 use json::Description;
-use ndarray::{Array4, Axis, s};
+use ndarray::{Array4, Axis};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -175,9 +175,21 @@ impl Dataset {
     /// If a file can't be read, channels are missing or too many, or shape or spacing differ between channels. Where
     /// channels only lie elsewhere in space, that's left to the integrity check's warning, as nnU-Net does.
     pub fn read_image(&self, case: &DatasetCase) -> Result<Volume> {
+        self.read_image_with(case, image::read)
+    }
+
+    /// [`Self::read_image`] for callers that need the files' bytes themselves too: `read` does what `image::read` does.
+    ///
+    /// # Errors
+    /// As there, and what `read` returns.
+    pub fn read_image_with(
+        &self,
+        case: &DatasetCase,
+        mut read: impl FnMut(&Path) -> Result<Volume>,
+    ) -> Result<Volume> {
         let mut stack = Stack::new(self.channels.len());
         for path in &case.images {
-            stack.push(path, image::read(path)?)?;
+            stack.push(path, read(path)?)?;
         }
         stack.finish().map_err(|found| {
             let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
@@ -194,10 +206,22 @@ impl Dataset {
     /// # Errors
     /// If the case has no label, or the file can't be read or has several channels.
     pub fn read_label(&self, case: &DatasetCase) -> Result<Volume> {
+        self.read_label_with(case, image::read)
+    }
+
+    /// [`Self::read_label`] as [`Self::read_image_with`].
+    ///
+    /// # Errors
+    /// As there, and what `read` returns.
+    pub fn read_label_with(
+        &self,
+        case: &DatasetCase,
+        mut read: impl FnMut(&Path) -> Result<Volume>,
+    ) -> Result<Volume> {
         let Some(path) = &case.label else {
             return Err(Error::input(Path::new(&case.id), "this case has no label"));
         };
-        let volume = image::read(path)?;
+        let volume = read(path)?;
         match volume.channels.len_of(Axis(0)) {
             1 => Ok(volume),
             n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
@@ -315,14 +339,14 @@ impl Dataset {
 pub struct Stack {
     declared: usize,
     found: usize,
-    /// The first file, and the volume that becomes whole.
-    volume: Option<(PathBuf, Volume)>,
+    /// The first file and its geometry, and the channels so far.
+    first: Option<(PathBuf, Geometry, Vec<f32>)>,
 }
 
 impl Stack {
     /// Waits for `declared` channels.
     pub fn new(declared: usize) -> Self {
-        Self { declared, found: 0, volume: None }
+        Self { declared, found: 0, first: None }
     }
 
     /// Adds all channels of a file.
@@ -330,38 +354,32 @@ impl Stack {
     /// # Errors
     /// If its shape or spacing isn't the first file's.
     pub fn push(&mut self, path: &Path, volume: Volume) -> Result<()> {
-        let from = self.found;
-        self.found += volume.channels.len_of(Axis(0));
-        let Some((first, whole)) = &mut self.volume else {
-            let whole = self.with_room(volume);
-            self.volume = Some((path.into(), whole));
+        let Volume { geometry, channels } = volume;
+        let (count, z, y, x) = channels.dim();
+        self.found += count;
+        let values = match channels.is_standard_layout() {
+            true => channels.into_raw_vec_and_offset().0,
+            false => channels.iter().copied().collect(),
+        };
+        let Some((first, expected, whole)) = &mut self.first else {
+            let mut values = values;
+            values.reserve_exact(self.declared.saturating_sub(count) * z * y * x);
+            self.first = Some((path.into(), geometry, values));
             return Ok(());
         };
-        volume
-            .geometry
-            .same_grid(&whole.geometry)
+        geometry
+            .same_grid(expected)
             .map_err(|e| Error::input(path, format!("{e} as in {}", first.display())))?;
         // Surplus channels are only counted: `finish` refuses them.
         if self.found <= self.declared {
-            whole.channels.slice_mut(s![from..self.found, .., .., ..]).assign(&volume.channels);
+            whole.extend_from_slice(&values);
         }
         Ok(())
     }
 
-    /// The first file's volume, with room for the channels still to come.
-    fn with_room(&self, volume: Volume) -> Volume {
-        if self.found >= self.declared {
-            return volume;
-        }
-        let (_, z, y, x) = volume.channels.dim();
-        let mut channels = Array4::zeros((self.declared, z, y, x));
-        channels.slice_mut(s![..self.found, .., .., ..]).assign(&volume.channels);
-        Volume { geometry: volume.geometry, channels }
-    }
-
     /// The geometry of the first file.
     pub fn geometry(&self) -> Option<&Geometry> {
-        self.volume.as_ref().map(|(_, v)| &v.geometry)
+        self.first.as_ref().map(|(_, geometry, _)| geometry)
     }
 
     /// The whole volume, on the first file's geometry.
@@ -369,10 +387,11 @@ impl Stack {
     /// # Errors
     /// The number of channels found, if it isn't the declared one.
     pub fn finish(self) -> std::result::Result<Volume, usize> {
-        match self.volume {
-            Some((_, volume)) if self.found == self.declared => Ok(volume),
-            _ => Err(self.found),
-        }
+        let complete = self.first.filter(|_| self.found == self.declared);
+        let (_, geometry, values) = complete.ok_or(self.found)?;
+        let [z, y, x] = geometry.shape;
+        let channels = Array4::from_shape_vec((self.declared, z, y, x), values);
+        Ok(Volume { geometry, channels: channels.map_err(|_| self.found)? })
     }
 }
 

@@ -8,7 +8,9 @@ use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 use ndarray_npy::ViewNpyExt;
+use std::convert::Infallible;
 use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +20,8 @@ pub trait Element: Copy + 'static {
     const DESCRIPTOR: &'static str;
     /// Name for messages, such as `f32`.
     const NAME: &'static str;
-    /// Appends the value's little-endian bytes.
-    fn put(self, out: &mut Vec<u8>);
+    /// Appends the values' little-endian bytes.
+    fn put(values: &[Self], out: &mut Vec<u8>);
 }
 
 macro_rules! element {
@@ -27,8 +29,11 @@ macro_rules! element {
         impl Element for $type {
             const DESCRIPTOR: &'static str = $descriptor;
             const NAME: &'static str = $name;
-            fn put(self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            fn put(values: &[Self], out: &mut Vec<u8>) {
+                let begin = out.len();
+                out.resize(begin + size_of_val(values), 0);
+                let bytes = out[begin..].as_chunks_mut().0;
+                bytes.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
             }
         }
     )*};
@@ -52,11 +57,50 @@ pub struct NpyHeader {
 /// The bytes of a `.npy` file.
 pub fn encode<T: Element, D: Dimension>(array: &ArrayView<'_, T, D>) -> Vec<u8> {
     let mut out = encode_header::<T>(array.shape());
-    out.reserve(array.len() * size_of::<T>());
-    for &x in array {
-        x.put(&mut out);
-    }
+    out.reserve_exact(array.len() * size_of::<T>());
+    let Ok(()) = in_parts(array, |values| {
+        T::put(values, &mut out);
+        Ok::<(), Infallible>(())
+    });
     out
+}
+
+/// Writes what [`encode`] gives, piece by piece.
+///
+/// # Errors
+/// As the writer.
+pub(crate) fn write<T: Element, D: Dimension>(
+    array: &ArrayView<'_, T, D>,
+    to: &mut dyn Write,
+) -> std::io::Result<()> {
+    to.write_all(&encode_header::<T>(array.shape()))?;
+    let mut bytes = Vec::with_capacity(PART * size_of::<T>());
+    in_parts(array, |values| {
+        bytes.clear();
+        T::put(values, &mut bytes);
+        to.write_all(&bytes)
+    })
+}
+
+/// Values that are turned into bytes at a time.
+const PART: usize = 1 << 16;
+
+/// An array's values in C order, some at a time.
+fn in_parts<T: Element, D: Dimension, E>(
+    array: &ArrayView<'_, T, D>,
+    mut part: impl FnMut(&[T]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    if let Some(values) = array.as_slice() {
+        return values.chunks(PART).try_for_each(part);
+    }
+    let mut values = array.iter().copied();
+    loop {
+        let next: Vec<T> = values.by_ref().take(PART).collect();
+        if next.is_empty() {
+            return Ok(());
+        }
+        part(&next)?;
+    }
 }
 
 /// The bytes before the data of a `.npy` file, for arrays that are written piece by piece ([`crate::Commit::stream`]).

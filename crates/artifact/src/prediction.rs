@@ -116,14 +116,21 @@ pub fn class_indices(
     ignore: Option<&Label>,
 ) -> Result<ndarray::Array3<i16>> {
     let map = volume.channels.index_axis(ndarray::Axis(0), 0);
+    // Values are at most 32767: a table finds the class of each.
+    let places = || labels.iter().chain(ignore).map(|l| usize::try_from(l.value).unwrap_or(0));
+    let mut class_of = vec![None; places().max().unwrap_or(0) + 1];
+    for (class, value) in places().enumerate() {
+        class_of[value] = Some(i16::try_from(class).unwrap_or(i16::MAX));
+    }
     let mut unknown = None;
     let classes = map.mapv(|value| {
-        let class =
-            labels.iter().chain(ignore).position(|l| f64::from(l.value) == f64::from(value));
-        if class.is_none() {
+        // A negative or fractional value never equals its own place.
+        let place = value as usize;
+        let class = class_of.get(place).copied().flatten().filter(|_| place as f32 == value);
+        class.unwrap_or_else(|| {
             unknown.get_or_insert(value);
-        }
-        class.map_or(0, |c| i16::try_from(c).unwrap_or(i16::MAX))
+            0
+        })
     });
     match unknown {
         None => Ok(classes),
