@@ -24,6 +24,15 @@ pub struct Preprocessed {
     pub case: Case,
 }
 
+impl Preprocessed {
+    /// Bytes of the arrays.
+    pub fn bytes(&self) -> usize {
+        let label = self.label.as_ref().map_or(0, |l| l.len() * size_of::<i16>());
+        let foreground = self.foreground.as_ref().map_or(0, |f| f.len() * size_of::<i32>());
+        self.image.len() * size_of::<f32>() + label + foreground
+    }
+}
+
 /// The configuration of this name.
 ///
 /// # Errors
@@ -57,8 +66,7 @@ pub fn preprocess(
     let Volume { geometry, channels } = image;
     let transpose = plan.geometry.transpose;
     let [a, b, c] = transpose;
-    let channels = channels.permuted_axes([0, a + 1, b + 1, c + 1]);
-    let mask = crop::nonzero_mask(channels.view());
+    let mask = crop::nonzero_mask(channels.view().permuted_axes([0, a + 1, b + 1, c + 1]));
     let region = crop::bounding_box(&mask);
     let labelled = label.is_some();
     let label = label.map(|l| l.permuted_axes(transpose));
@@ -83,21 +91,7 @@ pub fn preprocess(
     });
     drop(cropped);
 
-    let mut values = Vec::new();
-    for (i, channel) in channels.outer_iter().enumerate() {
-        let channel = channel.slice(s![region[0].clone(), region[1].clone(), region[2].clone()]);
-        let one = grid.channel(channel, i, inside.as_deref())?;
-        let one = one.into_raw_vec_and_offset().0;
-        if i == 0 {
-            values = one;
-            values.reserve_exact((plan.channels.len() - 1) * values.len());
-        } else {
-            values.extend_from_slice(&one);
-        }
-    }
-    let [z, y, x] = grid.shape;
-    let image = Array4::from_shape_vec((plan.channels.len(), z, y, x), values)
-        .expect("every channel has the grid's shape");
+    let image = grid.image(channels, &region, inside.as_deref())?;
     let label = resampled.filter(|_| labelled);
     let classes = plan.labels.len();
     let rule = &plan.recipe.preprocessing;
@@ -157,6 +151,9 @@ fn check(image: &Volume, label: Option<&Array3<i16>>, plan: &Plan) -> Result<()>
         )));
     }
     for (channel, values) in plan.channels.iter().zip(image.channels.axis_iter(Axis(0))) {
+        if values.fold(true, |finite, v| finite & v.is_finite()) {
+            continue;
+        }
         if let Some((at, value)) = values.indexed_iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::input(format!(
                 "channel {} is {value} at voxel {at:?} (z, y, x), expected finite numbers",
@@ -214,22 +211,53 @@ impl<'a> Grid<'a> {
         )
     }
 
-    /// Resamples and normalises channel `index`; `inside` is on the grid where normalisation happens.
+    /// Cuts `region` (plan axes) out of all channels, resamples and normalises it; `inside` is on the grid where
+    /// normalisation happens.
+    ///
+    /// The last channel comes first: its memory is given back before that of the next result is used.
+    fn image(
+        &self,
+        channels: Array4<f32>,
+        region: &[Range<usize>; 3],
+        inside: Option<&[bool]>,
+    ) -> Result<Array4<f32>> {
+        let (count, z, y, x) = channels.dim();
+        let mut source = match channels.is_standard_layout() {
+            true => channels.into_raw_vec_and_offset().0,
+            false => channels.iter().copied().collect(),
+        };
+        let [depth, height, width] = self.shape;
+        let mut image = Array4::zeros((count, depth, height, width));
+        for index in (0..count).rev() {
+            let channel = ArrayView3::from_shape((z, y, x), &source[index * z * y * x..])
+                .expect("the channels before this one are still there")
+                .permuted_axes(self.plan.geometry.transpose);
+            let channel =
+                channel.slice(s![region[0].clone(), region[1].clone(), region[2].clone()]);
+            let mut out = image.index_axis_mut(Axis(0), index);
+            self.channel(channel, index, inside, out.as_slice_mut().expect("C order"))?;
+            source.truncate(index * z * y * x);
+            source.shrink_to_fit();
+        }
+        Ok(image)
+    }
+
+    /// Resamples and normalises channel `index` into `out`.
     fn channel(
         &self,
         channel: ArrayView3<'_, f32>,
         index: usize,
         inside: Option<&[bool]>,
-    ) -> Result<Array3<f32>> {
+        out: &mut [f32],
+    ) -> Result<()> {
         let settings = &self.plan.channels[index];
-        let scale = |values: &mut Array3<f32>| {
-            let values = values.as_slice_mut().expect("standard layout");
+        let scale = |values: &mut [f32]| {
             normalise(values, settings.normalisation, &settings.intensity, inside)
                 .map_err(|e| Error::input(format!("channel {}: {e}", settings.name)))
         };
         let p = &self.plan.recipe.preprocessing;
-        let resample = |values: ArrayView3<'_, f32>| {
-            resample::resample(
+        let resample = |values: ArrayView3<'_, f32>, out: &mut [f32]| {
+            resample::resample_into(
                 values,
                 self.from_mm,
                 self.spacing_mm,
@@ -237,20 +265,18 @@ impl<'a> Grid<'a> {
                 p.image_order,
                 p.image_order_coarse_axis,
                 p.anisotropy_threshold,
-            )
+                out,
+            );
         };
-        match p.order {
-            StepOrder::ResampleThenNormalise => {
-                let mut values = resample(channel);
-                scale(&mut values)?;
-                Ok(values)
-            }
-            StepOrder::NormaliseThenResample => {
-                let mut values = channel.as_standard_layout().into_owned();
-                scale(&mut values)?;
-                Ok(resample(values.view()))
-            }
+        let unchanged = channel.shape() == self.shape;
+        if unchanged || p.order == StepOrder::ResampleThenNormalise {
+            resample(channel, out);
+            return scale(out);
         }
+        let mut values = channel.as_standard_layout().into_owned();
+        scale(values.as_slice_mut().expect("standard layout"))?;
+        resample(values.view(), out);
+        Ok(())
     }
 }
 

@@ -1,16 +1,21 @@
 //! All cases of one call: which are up to date, how many at a time, what becomes of a failed one.
 
 use crate::Args;
+use crate::budget::{Budget, Share};
 use artifact::case::Case;
 use artifact::dataset::{Dataset, DatasetCase};
+use artifact::image::{self, Volume};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
-use artifact::{Provenance, Record, hash_file, image, up_to_date};
+use artifact::{Provenance, Record, hash_bytes, hash_file, up_to_date};
 use preprocess::{configuration, preprocess, resample, target_spacing, write_case};
-use rayon::prelude::*;
-use stage::{Error, Exit, Progress, Result, Run};
+use stage::{Error, Exit, Result, Run};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const GIB: f64 = (1u64 << 30) as f64;
 
 /// What became of a case that didn't fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +48,7 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<()> {
     let job = Job { args, run, dataset, plan, plan_hash };
     job.check()?;
     let cases = job.chosen()?;
-    let progress = run.progress("cases", cases.len());
-    let mut results = Vec::new();
-    for group in job.groups(&cases, &settings) {
-        let one = |case: &&DatasetCase| job.one(case, &progress);
-        results.par_extend(group.par_iter().map(one));
-        run.check_stop()?;
-    }
-    drop(progress);
+    let results = job.all(&cases, &settings)?;
     job.summary(&cases, &results)
 }
 
@@ -86,51 +84,79 @@ impl Job<'_> {
         self.args.case.iter().filter(|id| seen.insert(*id)).map(find).collect()
     }
 
-    /// Cases in order, cut where the next one would exceed the memory.
-    fn groups<'c>(
+    /// Does the cases, begun in their order; what became of each.
+    fn all(
         &self,
-        cases: &[&'c DatasetCase],
+        cases: &[&DatasetCase],
         settings: &Configuration,
-    ) -> Vec<Vec<&'c DatasetCase>> {
-        let budget = self.args.memory * (1u64 << 30) as f64;
-        let mut groups: Vec<Vec<_>> = Vec::new();
-        let mut taken = f64::INFINITY;
-        for &case in cases {
-            let needed = memory(case, &self.plan, settings);
-            if taken + needed > budget {
-                groups.push(Vec::new());
-                taken = 0.0;
+    ) -> Result<Vec<Result<Outcome>>> {
+        let threads = self.run.threads();
+        let budget = Budget::new(self.args.memory * GIB, threads);
+        let progress = self.run.progress("cases", cases.len());
+        let next = AtomicUsize::new(0);
+        let results: Vec<OnceLock<Result<Outcome>>> =
+            cases.iter().map(|_| OnceLock::new()).collect();
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(case) = cases.get(index) else { return };
+                let outcome = self.one(case, settings, &budget);
+                progress.add(1);
+                // Nobody else has this index.
+                let _ = results[index].set(outcome);
             }
-            taken += needed;
-            groups.last_mut().expect("the first case opens a group").push(case);
-        }
-        groups
+        };
+        // Half of these threads may wait for the disk. They are none of rayon's: one of those, while it waits for a part
+        // of its case, could begin another case, and with it wait for the memory of the first.
+        std::thread::scope(|scope| {
+            for _ in 0..cases.len().min(2 * threads) {
+                scope.spawn(work);
+            }
+        });
+        drop(progress);
+        self.run.check_stop()?;
+        Ok(results.into_iter().map(|r| r.into_inner().unwrap_or(Ok(Outcome::Skipped))).collect())
     }
 
-    fn one(&self, case: &DatasetCase, progress: &Progress) -> Result<Outcome> {
+    fn one(
+        &self,
+        case: &DatasetCase,
+        settings: &Configuration,
+        budget: &Budget,
+    ) -> Result<Outcome> {
         if self.run.stop_requested() {
             return Ok(Outcome::Skipped);
         }
-        let outcome = self.process(case).map_err(|e| e.context(format!("case {}", case.id)));
+        let share = budget.share(memory(case, &self.plan, settings));
+        let outcome = self.process(case, share);
+        let outcome = outcome.map_err(|e| e.context(format!("case {}", case.id)));
         if let Err(error) = &outcome {
             self.run.report(error);
         }
-        progress.add(1);
         outcome
     }
 
-    fn process(&self, case: &DatasetCase) -> Result<Outcome> {
+    fn process(&self, case: &DatasetCase, mut share: Share<'_>) -> Result<Outcome> {
         let record = self.record(case)?;
-        let made = self.provenance(case)?;
-        if !self.run.force() && up_to_date::<Case>(&record, &made.key::<Case>()) {
-            self.run.debug(format!("{} is up to date", record.display()));
-            return Ok(Outcome::UpToDate);
+        if !self.run.force() && record.exists() {
+            let made = self.provenance(case, &stored_hashes(case)?);
+            if up_to_date::<Case>(&record, &made.key::<Case>()) {
+                self.run.debug(format!("{} is up to date", record.display()));
+                return Ok(Outcome::UpToDate);
+            }
         }
-        let image = self.dataset.read_image(case)?;
+        if let Some(bytes) = share.excess() {
+            let (memory, gib) = (self.args.memory, bytes / GIB);
+            let line = format!("case {} takes {gib:.1} GiB, more than --memory {memory}", case.id);
+            self.run.info(format!("{line}: done alone"));
+        }
+        let mut hashes = Vec::new();
+        let image = self.dataset.read_image_with(case, |path| read(path, "image", &mut hashes))?;
         let label = match &case.label {
             None => None,
             Some(path) => {
-                let label = self.dataset.read_label(case)?;
+                let label =
+                    self.dataset.read_label_with(case, |path| read(path, "label", &mut hashes))?;
                 label
                     .geometry
                     .same_grid(&image.geometry)
@@ -139,7 +165,8 @@ impl Job<'_> {
             }
         };
         let done = preprocess(&case.id, image, label, &self.plan, &self.args.configuration)?;
-        write_case(&record, &done, &made)?;
+        share.computed(done.bytes() as f64);
+        write_case(&record, &done, &self.provenance(case, &hashes))?;
         self.run.debug(format!("wrote {}", record.display()));
         Ok(Outcome::Written)
     }
@@ -152,17 +179,11 @@ impl Job<'_> {
         Ok(self.args.out.join(&case.id).join("case.toml"))
     }
 
-    fn provenance(&self, case: &DatasetCase) -> Result<Provenance> {
+    fn provenance(&self, case: &DatasetCase, hashes: &[Hash]) -> Provenance {
         let made = self.run.provenance();
         let made = made.option("configuration", self.args.configuration.as_str());
-        let mut made = made.option("case", case.id.as_str()).input("plan", &self.plan_hash);
-        let images = case.images.iter().map(|path| ("image", path));
-        for (role, path) in images.chain(case.label.iter().map(|path| ("label", path))) {
-            for file in image::files_of(path)? {
-                made = made.input(role, hash_file(&file)?);
-            }
-        }
-        Ok(made)
+        let made = made.option("case", case.id.as_str()).input("plan", &self.plan_hash);
+        hashes.iter().fold(made, |made, (role, hash)| made.input(*role, hash))
     }
 
     fn summary(&self, cases: &[&DatasetCase], results: &[Result<Outcome>]) -> Result<()> {
@@ -184,10 +205,36 @@ impl Job<'_> {
     }
 }
 
+/// A file's role and the hash of its bytes.
+type Hash = (&'static str, String);
+
+/// Of all files of a case, without decoding them.
+fn stored_hashes(case: &DatasetCase) -> Result<Vec<Hash>> {
+    let mut hashes = Vec::new();
+    let images = case.images.iter().map(|path| ("image", path));
+    for (role, path) in images.chain(case.label.iter().map(|path| ("label", path))) {
+        for file in image::files_of(path)? {
+            hashes.push((role, hash_file(&file)?));
+        }
+    }
+    Ok(hashes)
+}
+
+/// Reads an image, and adds the hashes of its files.
+fn read(path: &Path, role: &'static str, hashes: &mut Vec<Hash>) -> artifact::Result<Volume> {
+    let mut stored = Vec::new();
+    for file in image::files_of(path)? {
+        let bytes = std::fs::read(&file).map_err(|e| artifact::Error::io(&file, "read", &e))?;
+        hashes.push((role, hash_bytes(&bytes)));
+        stored.push(bytes);
+    }
+    image::decode(path, stored)
+}
+
 /// Bytes that a case takes at its peak, from the images' headers; 0 if they can't be read, which will fail at once.
 ///
-/// While reading: the file's bytes, taken as f32, and the f32 image. While resampling: the image, one cropped channel,
-/// mask and label, the new image, a slab. While writing: the new image twice.
+/// While reading: the image, and of one file the stored voxels and the same as f32. While resampling: source and result,
+/// of which the source's channels go as the result's come; one cropped channel, mask and label, a slab.
 fn memory(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
     let Some(Ok((geometry, _))) = case.images.first().map(|path| image::read_header(path)) else {
         return 0.0;
@@ -198,9 +245,12 @@ fn memory(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
     let to_mm = target_spacing(settings, from_mm);
     let target = resample::new_shape(shape, from_mm, to_mm);
     let threshold = plan.recipe.preprocessing.anisotropy_threshold;
-    let slab = resample::working_bytes(shape, from_mm, to_mm, target, threshold);
+    let slab = resample::working_bytes(shape, from_mm, to_mm, target, threshold) as f64;
     let [before, after] = [shape, target].map(|s| s.iter().map(|&n| n as f64).product::<f64>());
     let channels = plan.channels.len() as f64;
-    let label = 8.0 * before + 4.0 * after;
-    8.0 * channels * before + 8.0 * channels * after + label + slab as f64
+    let image = 4.0 * channels * before;
+    let reading = image + 12.0 * before;
+    let results = (image + 4.0 * after).max(4.0 * before + 4.0 * channels * after);
+    let resampling = results + 7.0 * before + 3.0 * after + slab;
+    reading.max(resampling)
 }

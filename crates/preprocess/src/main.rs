@@ -1,5 +1,6 @@
 //! `nnu-preprocess`: a data set's cases to arrays for one configuration of the plan.
 
+mod budget;
 mod cases;
 
 use artifact::case::Case;

@@ -78,24 +78,37 @@ fn range(values: &[f32]) -> (f64, f64) {
 
 /// Mean and population standard deviation of the voxels whose index counts; (0, 0) of none.
 fn moments(values: &[f32], counts: impl Fn(usize) -> bool + Sync) -> (f64, f64) {
-    let sum = |f: &(dyn Fn(f64) -> f64 + Sync)| -> (u64, f64) {
-        let parts: Vec<(u64, f64)> = values
-            .par_chunks(PART)
-            .enumerate()
-            .map(|(p, part)| {
-                let inside = part.iter().enumerate().filter(|(i, _)| counts(p * PART + i));
-                inside.fold((0, 0.0), |(n, sum), (_, &x)| (n + 1, sum + f(x.into())))
-            })
-            .collect();
-        parts.iter().fold((0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
-    };
-    let (n, total) = sum(&|x| x);
+    let (n, total) = sum(values, &counts, |x| x);
     if n == 0 {
         return (0.0, 0.0);
     }
     let mean = total / n as f64;
-    let (_, squares) = sum(&|x| (x - mean) * (x - mean));
+    let (_, squares) = sum(values, &counts, |x| (x - mean) * (x - mean));
     (mean, (squares / n as f64).sqrt())
+}
+
+/// How many voxels count, and the sum of `f` over them.
+fn sum(
+    values: &[f32],
+    counts: &(impl Fn(usize) -> bool + Sync),
+    f: impl Fn(f64) -> f64 + Sync,
+) -> (u64, f64) {
+    // Additions to one sum wait for each other: so many go on side by side.
+    const SIDE: usize = 16;
+    let part = |(index, part): (usize, &[f32])| {
+        let (mut n, mut sums) = ([0u32; SIDE], [0.0; SIDE]);
+        for (group, values) in part.chunks(SIDE).enumerate() {
+            let first = index * PART + group * SIDE;
+            for (i, &x) in values.iter().enumerate() {
+                let counts = counts(first + i);
+                n[i] += u32::from(counts);
+                sums[i] += if counts { f(x.into()) } else { 0.0 };
+            }
+        }
+        (n.iter().copied().map(u64::from).sum(), sums.iter().sum())
+    };
+    let parts: Vec<(u64, f64)> = values.par_chunks(PART).enumerate().map(part).collect();
+    parts.iter().fold((0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
 }
 
 #[cfg(test)]

@@ -170,6 +170,20 @@ fn threads_and_memory_do_not_change_a_byte() {
 }
 
 #[test]
+fn a_case_that_takes_more_than_the_memory_is_named() {
+    let bench = Bench::new();
+    let mut ended = bench.run(&["--memory", "0.000001"]);
+    ended.said.sort();
+    let alone = |id| {
+        format!("nnu-preprocess: case {id} takes 0.0 GiB, more than --memory 0.000001: done alone")
+    };
+    let [a, b, c] = ["a", "b", "c"].map(alone);
+    let written = "nnu-preprocess: cases: 3 written to cases, 0 up to date";
+    assert_ended(&ended, 0, &[&a, &b, &c, written]);
+    assert_ended(&bench.run(&[]), 0, &["nnu-preprocess: cases: 0 written to cases, 3 up to date"]);
+}
+
+#[test]
 fn what_is_up_to_date_is_left_alone() {
     let bench = Bench::new();
     bench.run(&[]);

@@ -16,17 +16,21 @@ const SLAB_BYTES: usize = 64 << 20;
 const MIN_SLAB_ROWS: usize = 48;
 
 /// Resamples all axes with one order, clipped to the image's range. C order in and out.
-pub(super) fn resize(x: &[f32], shape: [usize; 3], target: [usize; 3], order: Order) -> Vec<f32> {
+pub(super) fn resize(
+    x: &[f32],
+    shape: [usize; 3],
+    target: [usize; 3],
+    order: Order,
+    out: &mut [f32],
+) {
     let plane = Plane::new([shape[1], shape[2]], [target[1], target[2]], order);
     let depth = Axis::new(shape[0], target[0], order);
     let clip = Clip::to_range(x);
-    let mut out = vec![0.0; target.iter().product()];
     if depth.is_identity() {
-        plane.resize_each(x, &mut out, |_| clip);
+        plane.resize_each(x, out, |_| clip);
     } else {
-        along_depth(x, &depth, &plane, slab_rows(shape[0], target), |_| None, Some(clip), &mut out);
+        along_depth(x, &depth, &plane, slab_rows(shape[0], target), |_| None, Some(clip), out);
     }
-    out
 }
 
 /// Resamples within each plane, clipped to that plane's range, then along axis 0 with its own order, not clipped.
@@ -36,20 +40,19 @@ pub(super) fn resize_separately(
     target: [usize; 3],
     order: Order,
     coarse_order: Order,
-) -> Vec<f32> {
+    out: &mut [f32],
+) {
     let plane = Plane::new([shape[1], shape[2]], [target[1], target[2]], order);
     let depth = Axis::new(shape[0], target[0], coarse_order);
-    let mut out = vec![0.0; target.iter().product()];
     if depth.is_identity() {
-        plane.resize_each(x, &mut out, Clip::to_range);
+        plane.resize_each(x, out, Clip::to_range);
     } else if coarse_order == Order::Nearest {
-        resize_repeated(x, &depth, &plane, &mut out);
+        resize_repeated(x, &depth, &plane, out);
     } else {
         let each: Vec<Clip> = x.par_chunks(plane.source_len()).map(Clip::to_range).collect();
         let slab = slab_rows(shape[0], target);
-        along_depth(x, &depth, &plane, slab, |z| Some(each[z]), None, &mut out);
+        along_depth(x, &depth, &plane, slab, |z| Some(each[z]), None, out);
     }
-    out
 }
 
 /// Bytes that resampling takes at most beside source and result.

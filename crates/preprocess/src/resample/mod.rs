@@ -10,7 +10,7 @@ mod label;
 mod level;
 
 use axis::Order;
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, ArrayViewMut3};
 
 /// Shape at the new spacing: `round(spacing / new_spacing × shape)`, halves to even as Python rounds, at least 1.
 pub fn new_shape(shape: [usize; 3], spacing_mm: [f64; 3], new_spacing_mm: [f64; 3]) -> [usize; 3] {
@@ -57,24 +57,56 @@ pub fn resample(
     coarse_order: u8,
     anisotropy_threshold: f64,
 ) -> Array3<f32> {
+    let mut out = vec![0.0; new_shape.iter().product()];
+    resample_into(
+        x,
+        spacing_mm,
+        new_spacing_mm,
+        new_shape,
+        order,
+        coarse_order,
+        anisotropy_threshold,
+        &mut out,
+    );
+    Array3::from_shape_vec(new_shape, out).expect("as many values as the shape says")
+}
+
+/// What [`resample`] returns, in C order, to `out`.
+///
+/// # Panics
+/// If an order is not 0, 1 or 3, or `out` hasn't as many voxels as `new_shape` says.
+pub fn resample_into(
+    x: ArrayView3<'_, f32>,
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    new_shape: [usize; 3],
+    order: u8,
+    coarse_order: u8,
+    anisotropy_threshold: f64,
+    out: &mut [f32],
+) {
     let shape: [usize; 3] = x.dim().into();
+    let mut result = ArrayViewMut3::from_shape(new_shape, &mut *out).expect("the result's voxels");
     if shape == new_shape {
-        return x.as_standard_layout().into_owned();
+        return result.assign(&x);
     }
     let (order, coarse_order) = (Order::from(order), Order::from(coarse_order));
-    let Some(coarse) = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold) else {
-        let x = x.as_standard_layout();
-        let values = x.as_slice().expect("standard layout");
-        return array(new_shape, image::resize(values, shape, new_shape, order));
-    };
-    let [there, back] = coarse_first(coarse);
+    let coarse = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold);
+    let [there, back] = coarse_first(coarse.unwrap_or(0));
     let x = x.permuted_axes(there);
     let x = x.as_standard_layout();
-    let target = there.map(|i| new_shape[i]);
     let values = x.as_slice().expect("standard layout");
-    let out =
-        image::resize_separately(values, there.map(|i| shape[i]), target, order, coarse_order);
-    array(target, out).permuted_axes(back).as_standard_layout().into_owned()
+    let [from, target] = [shape, new_shape].map(|edges| there.map(|i| edges[i]));
+    match coarse {
+        None => image::resize(values, from, target, order, out),
+        Some(0) => image::resize_separately(values, from, target, order, coarse_order, out),
+        Some(_) => {
+            let mut turned = Array3::zeros(target);
+            let out = turned.as_slice_mut().expect("standard layout");
+            image::resize_separately(values, from, target, order, coarse_order, out);
+            result.assign(&turned.permuted_axes(back));
+        }
+    }
 }
 
 /// Bytes that [`resample`] takes at most, beside an image and its result in C order.
@@ -189,10 +221,6 @@ fn coarse_first(coarse: usize) -> [[usize; 3]; 2] {
         1 => [[1, 0, 2], [1, 0, 2]],
         _ => [[2, 0, 1], [1, 2, 0]],
     }
-}
-
-fn array(shape: [usize; 3], values: Vec<f32>) -> Array3<f32> {
-    Array3::from_shape_vec(shape, values).expect("as many values as the shape says")
 }
 
 #[cfg(test)]
