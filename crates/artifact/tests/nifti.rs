@@ -1,7 +1,7 @@
 //! Reading against nibabel (values) and ITK (place) on tiny files of every type; writing and reading back.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use artifact::nifti::{self, Geometry, Volume};
+use artifact::nifti::{self, ByteVolume, Geometry, Volume};
 use ndarray::{Array3, Array4, Axis};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,22 @@ fn every_kind_of_file_is_read_as_nibabel_and_itk_read_it() {
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), expected.len(), wrong.join("\n"));
     assert!(expected.len() > 45);
+}
+
+#[test]
+fn volumes_of_bytes_are_read_as_all_volumes_are() {
+    let mut bytes = Vec::new();
+    for name in expectations().keys() {
+        let path = golden(name);
+        let Some(found) = ByteVolume::read(&path).unwrap() else { continue };
+        let expected = nifti::read(&path).unwrap();
+        assert_eq!(found.geometry, expected.geometry, "{name}");
+        let voxels = found.voxels().mapv(f32::from).insert_axis(Axis(0));
+        assert_eq!(voxels, expected.channels, "{name}");
+        bytes.push(name.clone());
+    }
+    assert!(bytes.iter().any(|name| name == "type_u1.nii"), "{bytes:?}");
+    assert!(bytes.len() < expectations().len(), "not all files hold bytes");
 }
 
 #[test]

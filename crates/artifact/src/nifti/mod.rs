@@ -8,6 +8,7 @@
 //! that crate reads only the first gzip member, takes a NaN slope literally, scales in f32, believes a header's sizes,
 //! and drops dots from file names.
 
+mod byte_volume;
 mod bytes;
 mod header;
 mod orientation;
@@ -20,6 +21,7 @@ use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub use byte_volume::ByteVolume;
 pub use write::{encode_image, encode_labels};
 
 /// Where an image's voxels lie, and the header it came with.
