@@ -2,6 +2,7 @@
 
 use crate::scheme::Scheme;
 use artifact::image::{self, Volume};
+use artifact::nifti::ByteVolume;
 use artifact::prediction::{self, Found, PROBABILITIES, Prediction};
 use artifact::splits::Fold;
 use artifact::{Error, Record, Result, hash_bytes, hash_file};
@@ -51,6 +52,17 @@ pub fn read_map(path: &Path) -> Result<Volume> {
         1 => Ok(volume),
         n => Err(Error::input(path, format!("has {n} channels, expected a label map with one"))),
     }
+}
+
+/// Reads a label map as it is stored, if that is as bytes; [`read_map`] reads the others.
+///
+/// # Errors
+/// If its voxels can't be read.
+pub fn read_bytes(path: &Path) -> Result<Option<ByteVolume>> {
+    if path.extension().is_some_and(|ending| ending == "png") {
+        return Ok(None);
+    }
+    ByteVolume::read(path)
 }
 
 /// The predictions of several folders together, sorted by case.

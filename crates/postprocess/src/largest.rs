@@ -18,7 +18,7 @@ pub enum Step {
 }
 
 /// Does the steps one after the other to class indices `[z, y, x]`; voxels removed per step.
-pub fn perform<T: Copy + Default + Into<i32>>(
+pub fn perform<T: Copy + Default + Into<i32> + PartialEq + Send + Sync>(
     steps: &[Step],
     targets: &Targets,
     map: &mut Array3<T>,
@@ -56,7 +56,7 @@ pub fn perform<T: Copy + Default + Into<i32>>(
 
 /// Applies decided rules to class indices `[z, y, x]`, in place. Voxels removed: by the foreground's rule, then by each of
 /// `rules.classes`.
-pub fn apply<T: Copy + Default + Into<i32>>(
+pub fn apply<T: Copy + Default + Into<i32> + PartialEq + Send + Sync>(
     rules: &Postprocessing,
     map: &mut Array3<T>,
 ) -> Vec<u64> {

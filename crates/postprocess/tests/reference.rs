@@ -122,6 +122,28 @@ fn components_equal_a_flood_fill_on_random_volumes() {
     }
 }
 
+/// Many planes and long rows: components that wind through slabs of planes, and stretches of equal voxels of every length.
+#[test]
+fn components_equal_a_flood_fill_where_volumes_are_deep_and_wide() {
+    for seed in 0..12 {
+        let mut draw = draws(5000 + seed);
+        let (share, stretch) = (draw(), 1.0 + 60.0 * draw() * draw());
+        let mut last = false;
+        let mask = Array3::from_shape_fn((37 + seed as usize, 5, 143), |_| {
+            if draw() * stretch < 1.0 {
+                last = draw() < share;
+            }
+            last
+        });
+        for (connectivity, name, axes) in ALL {
+            let components = Components::of(mask.view(), connectivity, |&v| v);
+            let (numbers, sizes) = flood(mask.view(), axes);
+            assert_eq!(components.numbered(), numbers, "seed {seed}, connectivity {name}");
+            assert_eq!(components.sizes(), sizes, "seed {seed}, connectivity {name}");
+        }
+    }
+}
+
 #[test]
 fn components_follow_views_in_any_axis_order() {
     for seed in 0..50 {
@@ -256,6 +278,28 @@ fn regions_and_ignored_voxels_are_counted_as_masks_would_count_them() {
         }
         let by_class = slabs.overlaps(&scheme.by_class());
         assert_eq!(by_class, counts.overlaps(&scheme.by_value()), "seed {seed}");
+    }
+}
+
+#[test]
+fn maps_of_bytes_count_as_maps_of_numbers_do() {
+    for seed in 0..100 {
+        let mut draw = draws(7000 + seed);
+        let shape = [0; 3].map(|_| 1 + (draw() * 20.0) as usize);
+        let stretch = 1.0 + 300.0 * draw() * draw();
+        let mut map = || {
+            let mut last = 0u8;
+            Array3::from_shape_fn(shape, |_| {
+                if draw() * stretch < 1.0 {
+                    last = [0, 1, 2, 7, 128, 255][(draw() * 6.0) as usize];
+                }
+                last
+            })
+        };
+        let (p, r) = (map(), map());
+        let found = Counts::of_bytes(p.view(), r.view());
+        let expected = Counts::of(p.mapv(f32::from).view(), r.mapv(f32::from).view());
+        assert_eq!(Ok(found), expected, "seed {seed}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `nnu-postprocess evaluate`.
 
 use super::each_case;
-use artifact::image::{self, Volume};
+use artifact::image::{self, Geometry, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Found;
 use artifact::splits::Splits;
@@ -193,17 +193,19 @@ fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> 
 
 /// Counts one case and draws its picture; also the volume of its voxels.
 fn evaluate(case: &Case, scheme: Option<&Scheme>) -> Result<(Counts, f64)> {
+    if case.overlay.is_none()
+        && let Some(predicted) = files::read_bytes(&case.predicted)?
+        && let Some(reference) = files::read_bytes(&case.reference)?
+    {
+        same_grid(case, &predicted.geometry, &reference.geometry)?;
+        let counts = Counts::of_bytes(predicted.voxels(), reference.voxels());
+        declared(case, &counts, scheme)?;
+        return Ok((counts, voxel_ml(reference.geometry.spacing_mm)));
+    }
     let predicted = files::read_map(&case.predicted)?;
     let reference = files::read_map(&case.reference)?;
     let counts = compare(case, &predicted, &reference)?;
-    if let Some((side, value)) = scheme.and_then(|scheme| counts.undeclared(scheme)) {
-        let labels = scheme.into_iter().flat_map(|s| s.labels.iter().chain(&s.ignore));
-        let expected: Vec<i32> = labels.map(|l| l.value).collect();
-        return Err(Error::input(format!(
-            "{}: contains the value {value}, expected one of {expected:?}",
-            case.file(side).display()
-        )));
-    }
+    declared(case, &counts, scheme)?;
     let voxel_ml = voxel_ml(reference.geometry.spacing_mm);
     if let Some((image, picture)) = &case.overlay {
         // Where the labels aren't known, a class's number is its value.
@@ -217,14 +219,31 @@ fn evaluate(case: &Case, scheme: Option<&Scheme>) -> Result<(Counts, f64)> {
     Ok((counts, voxel_ml))
 }
 
-fn compare(case: &Case, predicted: &Volume, reference: &Volume) -> Result<Counts> {
-    predicted.geometry.same_grid(&reference.geometry).map_err(|e| {
+/// The error of a value that is no label.
+fn declared(case: &Case, counts: &Counts, scheme: Option<&Scheme>) -> Result<()> {
+    if let Some((side, value)) = scheme.and_then(|scheme| counts.undeclared(scheme)) {
+        let labels = scheme.into_iter().flat_map(|s| s.labels.iter().chain(&s.ignore));
+        let expected: Vec<i32> = labels.map(|l| l.value).collect();
+        return Err(Error::input(format!(
+            "{}: contains the value {value}, expected one of {expected:?}",
+            case.file(side).display()
+        )));
+    }
+    Ok(())
+}
+
+fn same_grid(case: &Case, predicted: &Geometry, reference: &Geometry) -> Result<()> {
+    predicted.same_grid(reference).map_err(|e| {
         Error::input(format!(
             "{}: {e} as in {}",
             case.predicted.display(),
             case.reference.display()
         ))
-    })?;
+    })
+}
+
+fn compare(case: &Case, predicted: &Volume, reference: &Volume) -> Result<Counts> {
+    same_grid(case, &predicted.geometry, &reference.geometry)?;
     let [p, r] = [predicted, reference].map(|v| v.channels.index_axis(Axis(0), 0));
     Counts::of(p, r).map_err(|(side, value)| {
         Error::input(format!(
