@@ -1,5 +1,6 @@
 //! Gaussian blur with small widths, as nnU-Net's training does it: short kernels, borders mirrored.
 
+use crate::simd::{self, Body, Level};
 use crate::spline::mirror;
 use ndarray::ArrayViewMut3;
 
@@ -7,16 +8,75 @@ use ndarray::ArrayViewMut3;
 /// those mirrored about its outermost voxels' centres; axes of one voxel stay as they are.
 pub fn blur(mut channel: ArrayViewMut3<'_, f32>, widths: [f64; 3]) {
     let (nz, ny, nx) = channel.dim();
-    let shape = [nz, ny, nx];
     let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
-    for axis in (0..3).filter(|&axis| shape[axis] > 1) {
-        let kernel = kernel(widths[axis]);
-        match axis {
-            2 => rows(values, nx, &kernel),
-            1 => columns(values, [nz, ny], [ny * nx, nx], nx, &kernel),
-            _ => columns(values, [ny, nz], [nx, ny * nx], nx, &kernel),
+    simd::run(Blur { values, shape: [nz, ny, nx], widths });
+}
+
+struct Blur<'a> {
+    values: &'a mut [f32],
+    shape: [usize; 3],
+    widths: [f64; 3],
+}
+
+impl Body for Blur<'_> {
+    type Output = ();
+
+    /// Plane by plane along all three axes, so that a plane is still near when the next axis is done.
+    #[inline(always)]
+    fn run(self, _: Level) {
+        let Self { values, shape, widths } = self;
+        let [nz, ny, nx] = shape;
+        let [along_z, along_y, along_x] = std::array::from_fn(|axis| match shape[axis] {
+            1 => vec![1.0],
+            _ => kernel(widths[axis]),
+        });
+        let area = ny * nx;
+        let (reach, border) = (along_z.len() / 2, along_x.len() / 2);
+        // Planes as they were, of those that were written last: plane k in place k modulo the reach.
+        let mut before = vec![0.0f32; reach * area];
+        let mut plane = vec![0.0f32; area];
+        let mut row = vec![0.0f32; nx + 2 * border];
+        for z in 0..nz {
+            for (y, out) in plane.chunks_exact_mut(nx).enumerate() {
+                out.fill(0.0);
+                for (k, &weight) in along_z.iter().enumerate() {
+                    let from = mirror((z + k) as isize - reach as isize, nz);
+                    let source = if from < z {
+                        &before[from % reach * area..]
+                    } else {
+                        &values[from * area..]
+                    };
+                    add(out, weight, &source[y * nx..]);
+                }
+            }
+            let here = &mut values[z * area..(z + 1) * area];
+            if reach > 0 {
+                before[z % reach * area..][..area].copy_from_slice(here);
+            }
+            for (y, out) in here.chunks_exact_mut(nx).enumerate() {
+                let inside = &mut row[border..border + nx];
+                inside.fill(0.0);
+                for (k, &weight) in along_y.iter().enumerate() {
+                    let from = mirror((y + k) as isize - (along_y.len() / 2) as isize, ny);
+                    add(inside, weight, &plane[from * nx..]);
+                }
+                for k in 0..border {
+                    row[k] = row[border + mirror(k as isize - border as isize, nx)];
+                    row[border + nx + k] = row[border + mirror((nx + k) as isize, nx)];
+                }
+                out.fill(0.0);
+                for (k, &weight) in along_x.iter().enumerate() {
+                    add(out, weight, &row[k..]);
+                }
+            }
         }
     }
+}
+
+/// Adds the weighted first of `values` to `sums`.
+#[inline(always)]
+fn add(sums: &mut [f32], weight: f32, values: &[f32]) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
 }
 
 /// Normalised weights at −r..=r. There are as many as the odd number nearest to 6 sigma + ½ (batchgeneratorsv2's rule).
@@ -38,43 +98,4 @@ pub fn kernel(sigma: f64) -> Vec<f32> {
     let count = 2 * radius as usize + 1;
     let sum: f64 = (0..count).map(weight).sum();
     (0..count).map(|k| (weight(k) / sum) as f32).collect()
-}
-
-/// Along x.
-fn rows(values: &mut [f32], n: usize, kernel: &[f32]) {
-    let radius = kernel.len() / 2;
-    let mut padded = vec![0.0f32; n + 2 * radius];
-    for row in values.chunks_exact_mut(n) {
-        padded[radius..radius + n].copy_from_slice(row);
-        for k in 0..radius {
-            padded[k] = row[mirror(k as isize - radius as isize, n)];
-            padded[radius + n + k] = row[mirror((n + k) as isize, n)];
-        }
-        row.fill(0.0);
-        for (k, &w) in kernel.iter().enumerate() {
-            row.iter_mut().zip(&padded[k..]).for_each(|(out, v)| *out += w * v);
-        }
-    }
-}
-
-/// Along an axis of `count[1]` rows of `nx` values that lie `stride[1]` apart, for each of `count[0]` positions that
-/// lie `stride[0]` apart.
-fn columns(values: &mut [f32], count: [usize; 2], stride: [usize; 2], nx: usize, kernel: &[f32]) {
-    let (n, radius) = (count[1], kernel.len() / 2);
-    let mut copy = vec![0.0f32; n * nx];
-    for outer in 0..count[0] {
-        let row =
-            |i: usize| outer * stride[0] + i * stride[1]..outer * stride[0] + i * stride[1] + nx;
-        for i in 0..n {
-            copy[i * nx..(i + 1) * nx].copy_from_slice(&values[row(i)]);
-        }
-        for i in 0..n {
-            let out = &mut values[row(i)];
-            out.fill(0.0);
-            for (k, &w) in kernel.iter().enumerate() {
-                let from = mirror((i + k) as isize - radius as isize, n);
-                out.iter_mut().zip(&copy[from * nx..]).for_each(|(out, v)| *out += w * v);
-            }
-        }
-    }
 }

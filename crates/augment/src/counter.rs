@@ -4,6 +4,8 @@
 //! Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The key is the seed; the counter
 //! holds voxel / 4 in words 0 and 1 and the channel in word 2; voxel `4 k + i` takes word `i` of block `k`.
 
+use crate::simd::{self, Body, Level};
+
 /// Name of the generator; what was drawn by another one is not the same.
 pub const GENERATOR: &str = "philox4x32-10";
 
@@ -39,56 +41,104 @@ fn philox(mut counter: Words, mut key: [u32; 2]) -> Words {
     counter
 }
 
-/// Calls `visit(voxels, their numbers)` for all `values`, where `numbers` makes [`STEP`] of them from random words.
-#[inline(always)]
-fn for_each(
-    values: &mut [f32],
+/// What is made of random words, four per block of four voxels, and of the voxels' values. Functions are
+/// `#[inline(always)]`, which closures can't be: they are compiled for the vectors of their caller.
+trait Numbers {
+    fn of(words: Words) -> [f32; STEP];
+    fn apply(&self, value: &mut f32, number: f32);
+}
+
+/// Draws for all of `values`, the voxels of `channel` in C order.
+struct Draw<'a, N> {
+    values: &'a mut [f32],
     seed: u64,
     channel: usize,
-    numbers: impl Fn(Words) -> [f32; STEP],
-    visit: impl Fn(&mut [f32], &[f32]),
-) {
-    let key = [seed as u32, (seed >> 32) as u32];
-    for (step, values) in values.chunks_mut(STEP).enumerate() {
-        let mut counter = [[0; LANES], [0; LANES], [channel as u32; LANES], [0; LANES]];
-        for i in 0..LANES {
-            let block = (step * LANES + i) as u64;
-            counter[0][i] = block as u32;
-            counter[1][i] = (block >> 32) as u32;
+    numbers: N,
+}
+
+impl<N: Numbers> Body for Draw<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: Level) {
+        let key = [self.seed as u32, (self.seed >> 32) as u32];
+        for (step, values) in self.values.chunks_mut(STEP).enumerate() {
+            let mut counter = [[0; LANES], [0; LANES], [self.channel as u32; LANES], [0; LANES]];
+            for i in 0..LANES {
+                let block = (step * LANES + i) as u64;
+                counter[0][i] = block as u32;
+                counter[1][i] = (block >> 32) as u32;
+            }
+            let drawn = N::of(philox(counter, key));
+            for (value, number) in values.iter_mut().zip(drawn) {
+                self.numbers.apply(value, number);
+            }
         }
-        let drawn = numbers(philox(counter, key));
-        visit(values, &drawn[..values.len()]);
     }
 }
 
 /// Fills `values`, the voxels of `channel` in C order, with numbers uniform in −1..1.
 pub fn uniform(values: &mut [f32], seed: u64, channel: usize) {
-    let numbers = |words: Words| {
-        let mut drawn = [0.0; STEP];
-        for i in 0..LANES {
-            for (word, value) in words.iter().zip(&mut drawn[4 * i..4 * i + 4]) {
+    simd::run(Draw { values, seed, channel, numbers: Uniform });
+}
+
+struct Uniform;
+
+impl Numbers for Uniform {
+    #[inline(always)]
+    fn of(words: Words) -> [f32; STEP] {
+        let mut drawn = [[0.0; LANES]; 4];
+        for (words, drawn) in words.iter().zip(&mut drawn) {
+            for (word, value) in words.iter().zip(drawn) {
                 // 24 bits: both steps are exact.
-                *value = (word[i] >> 8) as i32 as f32 * (1.0 / 8_388_608.0) - 1.0;
+                *value = (word >> 8) as i32 as f32 * (1.0 / 8_388_608.0) - 1.0;
             }
         }
-        drawn
-    };
-    for_each(values, seed, channel, numbers, |values, drawn| values.copy_from_slice(drawn));
+        by_voxel(&drawn)
+    }
+
+    #[inline(always)]
+    fn apply(&self, value: &mut f32, number: f32) {
+        *value = number;
+    }
 }
 
 /// Adds `sigma` × standard normal numbers to `values`, the voxels of `channel` in C order.
 pub fn add_normal(values: &mut [f32], sigma: f32, seed: u64, channel: usize) {
-    let numbers = |words: Words| {
+    simd::run(Draw { values, seed, channel, numbers: Normal { sigma } });
+}
+
+struct Normal {
+    sigma: f32,
+}
+
+impl Numbers for Normal {
+    #[inline(always)]
+    fn of(words: Words) -> [f32; STEP] {
         let mut normal = [[0.0; LANES]; 4];
         for i in 0..LANES {
             [normal[0][i], normal[1][i]] = box_muller(words[0][i], words[1][i]);
             [normal[2][i], normal[3][i]] = box_muller(words[2][i], words[3][i]);
         }
-        std::array::from_fn(|voxel| normal[voxel % 4][voxel / 4])
-    };
-    for_each(values, seed, channel, numbers, |values, drawn| {
-        values.iter_mut().zip(drawn).for_each(|(x, n)| *x += sigma * n);
-    });
+        by_voxel(&normal)
+    }
+
+    #[inline(always)]
+    fn apply(&self, value: &mut f32, number: f32) {
+        *value += self.sigma * number;
+    }
+}
+
+/// From word by word to block by block.
+#[inline(always)]
+fn by_voxel(drawn: &[[f32; LANES]; 4]) -> [f32; STEP] {
+    let mut ordered = [0.0; STEP];
+    for i in 0..LANES {
+        for word in 0..4 {
+            ordered[4 * i + word] = drawn[word][i];
+        }
+    }
+    ordered
 }
 
 /// Two independent standard normal numbers from 64 random bits: radius √(−2 ln u), direction uniform.

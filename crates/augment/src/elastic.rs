@@ -1,9 +1,10 @@
 //! Elastic deformation: white noise per voxel and axis, smoothed by a Gaussian, times a magnitude (Simard et al. 2003).
 
+use crate::simd::{self, Body, Level};
 use ndarray::{Array3, Array4, Axis};
 
 /// Outputs that are summed together: they stay in registers over the whole kernel.
-const WIDTH: usize = 16;
+const WIDTH: usize = 32;
 
 /// Displacements `[axis, z, y, x]` in voxels: `alpha` × noise smoothed along `axes`.
 ///
@@ -19,19 +20,35 @@ pub fn displacements(noise: Array4<f32>, axes: &[usize], alpha: f32, sigma: f64)
 
 /// Gaussian smoothing along `axes` of `[z, y, x]`: zero outside, kernel cut at 4 sigma.
 pub fn gaussian(array: Array3<f32>, axes: &[usize], sigma: f64) -> Array3<f32> {
-    let kernel = kernel(sigma);
-    let (nz, ny, nx) = array.dim();
-    let shape = [nz, ny, nx];
-    let mut data = array.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
-    for &axis in axes {
-        let inner: usize = shape[axis + 1..].iter().product();
-        data = if inner == 1 {
-            smooth_rows(&data, shape[axis], &kernel)
-        } else {
-            smooth_columns(&data, shape[axis], inner, &kernel)
-        };
+    let shape = array.dim();
+    let data = array.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
+    let data = simd::run(Smooth { data, shape: shape.into(), axes, kernel: kernel(sigma) });
+    Array3::from_shape_vec(shape, data).expect("smoothing keeps the number of voxels")
+}
+
+struct Smooth<'a> {
+    data: Vec<f32>,
+    shape: [usize; 3],
+    axes: &'a [usize],
+    kernel: Vec<f32>,
+}
+
+impl Body for Smooth<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run(self, _: Level) -> Vec<f32> {
+        let Self { mut data, shape, axes, kernel } = self;
+        for &axis in axes {
+            let inner: usize = shape[axis + 1..].iter().product();
+            data = if inner == 1 {
+                smooth_rows(&data, shape[axis], &kernel)
+            } else {
+                smooth_columns(&data, shape[axis], inner, &kernel)
+            };
+        }
+        data
     }
-    Array3::from_shape_vec((nz, ny, nx), data).expect("smoothing keeps the number of voxels")
 }
 
 /// Normalised weights at −r..=r, r = ⌊4 sigma + ½⌋.
@@ -46,6 +63,7 @@ pub(crate) fn kernel(sigma: f64) -> Vec<f32> {
 }
 
 /// Along the innermost axis of length `n`.
+#[inline(always)]
 fn smooth_rows(data: &[f32], n: usize, kernel: &[f32]) -> Vec<f32> {
     let radius = kernel.len() / 2;
     let mut out = vec![0.0; data.len()];
@@ -65,6 +83,7 @@ fn smooth_rows(data: &[f32], n: usize, kernel: &[f32]) -> Vec<f32> {
 }
 
 /// Along an axis of length `n` whose neighbours lie `inner` apart.
+#[inline(always)]
 fn smooth_columns(data: &[f32], n: usize, inner: usize, kernel: &[f32]) -> Vec<f32> {
     let radius = kernel.len() / 2;
     let mut out = vec![0.0; data.len()];
@@ -90,7 +109,7 @@ fn smooth_columns(data: &[f32], n: usize, inner: usize, kernel: &[f32]) -> Vec<f
     out
 }
 
-#[inline]
+#[inline(always)]
 fn add(sum: &mut [f32; WIDTH], weight: f32, values: &[f32]) {
     for (s, v) in sum.iter_mut().zip(values) {
         *s += weight * v;

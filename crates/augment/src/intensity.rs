@@ -5,6 +5,7 @@ use crate::counter::{self, split_logarithm};
 use crate::draws::{Draws, Noise};
 use crate::low_resolution::low_resolution;
 use crate::settings::Settings;
+use crate::simd::{self, Body, Level};
 use ndarray::{ArrayViewMut3, ArrayViewMut4};
 
 /// All that fire, on `image` `[channel, z, y, x]`, in the order of nnU-Net's list: noise, blur, brightness, contrast, low
@@ -28,9 +29,7 @@ pub fn apply(draws: &Draws, settings: &Settings, image: &mut ArrayViewMut4<'_, f
             low_resolution(channel.view_mut(), zoom, settings.frame.across());
         }
         if let Some(exponents) = &draws.inverted_gamma {
-            channel.mapv_inplace(|x| -x);
-            gamma(channel.view_mut(), exponents[c], retain);
-            channel.mapv_inplace(|x| -x);
+            inverted_gamma(channel.view_mut(), exponents[c], retain);
         }
         if let Some(exponents) = &draws.gamma {
             gamma(channel.view_mut(), exponents[c], retain);
@@ -53,10 +52,24 @@ pub fn brightness(mut channel: ArrayViewMut3<'_, f32>, factor: f64) {
 /// x′ = (x − mean) · `factor` + mean over one channel, bounded by its old extrema.
 pub fn contrast(mut channel: ArrayViewMut3<'_, f32>, factor: f64) {
     let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
-    let (low, high) = extrema(values);
-    let (mean, factor) = (mean(values) as f32, factor as f32);
-    for x in values {
-        *x = ((*x - mean) * factor + mean).clamp(low, high);
+    simd::run(Contrast { values, factor: factor as f32 });
+}
+
+struct Contrast<'a> {
+    values: &'a mut [f32],
+    factor: f32,
+}
+
+impl Body for Contrast<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: Level) {
+        let Survey { low, high, mean, .. } = survey(self.values, 1.0);
+        let (mean, factor) = (mean as f32, self.factor);
+        for x in self.values {
+            *x = ((*x - mean) * factor + mean).clamp(low, high);
+        }
     }
 }
 
@@ -64,21 +77,54 @@ pub fn contrast(mut channel: ArrayViewMut3<'_, f32>, factor: f64) {
 /// standard deviation are restored afterwards. A channel of one value stays as it is.
 pub fn gamma(mut channel: ArrayViewMut3<'_, f32>, gamma: f64, retain_statistics: bool) {
     let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
-    let (low, high) = extrema(values);
-    let range = high - low;
-    if range.is_nan() || range <= 0.0 {
-        return;
-    }
-    let before = retain_statistics.then(|| statistics(values));
-    let exponent = gamma as f32;
-    for x in values.iter_mut() {
-        *x = power((*x - low) / range, exponent) * range + low;
-    }
-    if let Some((mean, sd)) = before {
-        let (new_mean, new_sd) = statistics(values);
+    simd::run(Gamma { values, sign: 1.0, exponent: gamma as f32, retain_statistics });
+}
+
+/// [`gamma`] of the negated channel, negated.
+pub fn inverted_gamma(mut channel: ArrayViewMut3<'_, f32>, gamma: f64, retain_statistics: bool) {
+    let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
+    simd::run(Gamma { values, sign: -1.0, exponent: gamma as f32, retain_statistics });
+}
+
+/// A gamma of `sign` times the values.
+struct Gamma<'a> {
+    values: &'a mut [f32],
+    sign: f32,
+    exponent: f32,
+    retain_statistics: bool,
+}
+
+impl Body for Gamma<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: Level) {
+        let Self { values, sign, exponent, retain_statistics } = self;
+        let Survey { low, high, mean, sd } = survey(values, sign);
+        let range = high - low;
+        if range.is_nan() || range <= 0.0 {
+            return;
+        }
+        let changed = |x: f32| power((sign * x - low) / range, exponent) * range + low;
+        if !retain_statistics {
+            values.iter_mut().for_each(|x| *x = sign * changed(*x));
+            return;
+        }
+        let mut moments = Moments::about(mean);
+        let mut chunks = values.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            for x in chunk.iter_mut() {
+                *x = changed(*x);
+            }
+            moments.add(chunk);
+        }
+        let rest = chunks.into_remainder();
+        rest.iter_mut().for_each(|x| *x = changed(*x));
+        moments.add_rest(rest);
+        let (new_mean, new_sd) = moments.mean_and_deviation();
         let factor = if new_sd > 0.0 { sd / new_sd } else { 1.0 };
         for x in values {
-            *x = ((f64::from(*x) - new_mean) * factor + mean) as f32;
+            *x = sign * ((f64::from(*x) - new_mean) * factor + mean) as f32;
         }
     }
 }
@@ -86,7 +132,7 @@ pub fn gamma(mut channel: ArrayViewMut3<'_, f32>, gamma: f64, retain_statistics:
 /// `x`^`exponent` for `x` in 0..=1, within 5e-7; branchless, so that many are computed at once.
 ///
 /// log₂ from [`split_logarithm`], 2^y from the whole part of y and a polynomial.
-#[inline]
+#[inline(always)]
 fn power(x: f32, exponent: f32) -> f32 {
     // Below the smallest normal number the result counts as 0.
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
@@ -111,50 +157,92 @@ const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LN_2: f32 = std::f32::consts::LN_2;
 const ROUND: f32 = 12_582_912.0;
 
-/// Values that are summed side by side, in a fixed order whatever the machine.
-const LANES: usize = 16;
+/// Values that are summed side by side, in a fixed order whatever the machine. So many that compilers make loops over
+/// vectors of it, not a mass of single values.
+const LANES: usize = 64;
 
-fn extrema(values: &[f32]) -> (f32, f32) {
+/// What values are like.
+struct Survey {
+    low: f32,
+    high: f32,
+    mean: f64,
+    /// Population standard deviation.
+    sd: f64,
+}
+
+/// Of `sign` times the values, in one pass.
+#[inline(always)]
+fn survey(values: &[f32], sign: f32) -> Survey {
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    // Near the mean, so that squares don't cancel each other.
+    let mut moments = Moments::about(values.first().map_or(0.0, |&x| f64::from(sign * x)));
     let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let rest: Vec<f32> = chunks.remainder().iter().map(|x| sign * x).collect();
     for chunk in chunks {
+        let mut turned = [0.0; LANES];
         for i in 0..LANES {
-            low[i] = if chunk[i] < low[i] { chunk[i] } else { low[i] };
-            high[i] = if chunk[i] > high[i] { chunk[i] } else { high[i] };
+            turned[i] = sign * chunk[i];
+            low[i] = if turned[i] < low[i] { turned[i] } else { low[i] };
+            high[i] = if turned[i] > high[i] { turned[i] } else { high[i] };
         }
+        moments.add(&turned);
     }
+    moments.add_rest(&rest);
     let low = low.into_iter().chain(rest.iter().copied()).fold(f32::INFINITY, f32::min);
-    let high = high.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max);
-    (low, high)
+    let high = high.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max);
+    let (mean, sd) = moments.mean_and_deviation();
+    Survey { low, high, mean, sd }
 }
 
-/// Sum of a function of the values, in f64.
-fn sum(values: &[f32], of: impl Fn(f64) -> f64) -> f64 {
-    let mut sums = [0.0; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest: f64 = chunks.remainder().iter().map(|&x| of(f64::from(x))).sum();
-    for chunk in chunks {
-        for i in 0..LANES {
-            sums[i] += of(f64::from(chunk[i]));
-        }
+/// Sums of values and of their squares, in f64, about a number that is not far from the mean compared with the deviation.
+struct Moments {
+    about: f64,
+    sums: [f64; LANES],
+    squares: [f64; LANES],
+    count: usize,
+}
+
+impl Moments {
+    #[inline(always)]
+    fn about(about: f64) -> Self {
+        Self { about, sums: [0.0; LANES], squares: [0.0; LANES], count: 0 }
     }
-    sums.into_iter().sum::<f64>() + rest
-}
 
-fn mean(values: &[f32]) -> f64 {
-    sum(values, |x| x) / values.len() as f64
-}
+    /// Adds [`LANES`] values.
+    #[inline(always)]
+    fn add(&mut self, values: &[f32]) {
+        for i in 0..LANES {
+            let d = f64::from(values[i]) - self.about;
+            self.sums[i] += d;
+            self.squares[i] += d * d;
+        }
+        self.count += LANES;
+    }
 
-/// Mean and population standard deviation.
-fn statistics(values: &[f32]) -> (f64, f64) {
-    let mean = mean(values);
-    (mean, (sum(values, |x| (x - mean) * (x - mean)) / values.len() as f64).sqrt())
+    /// Adds fewer.
+    #[inline(always)]
+    fn add_rest(&mut self, values: &[f32]) {
+        for (i, &x) in values.iter().enumerate() {
+            let d = f64::from(x) - self.about;
+            self.sums[i] += d;
+            self.squares[i] += d * d;
+        }
+        self.count += values.len();
+    }
+
+    /// Mean and population standard deviation.
+    #[inline(always)]
+    fn mean_and_deviation(&self) -> (f64, f64) {
+        let n = self.count as f64;
+        let mean = self.sums.iter().sum::<f64>() / n;
+        let variance = self.squares.iter().sum::<f64>() / n - mean * mean;
+        (self.about + mean, variance.max(0.0).sqrt())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::power;
+    use super::{power, survey};
 
     #[test]
     fn powers_are_powers() {
@@ -168,5 +256,33 @@ mod tests {
         }
         assert!(worst < 5e-7, "{worst:e}");
         assert_eq!((power(0.0, 0.7), power(1.0, 0.7)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn a_survey_is_its_definition() {
+        // Far from 0 compared with the deviation, and no multiple of the values that are summed together.
+        for n in [1, 63, 64, 12_345] {
+            let values: Vec<f32> =
+                (0..n).map(|i| 1000.0 + (i * 7919 % 1013) as f32 / 997.0).collect();
+            for sign in [1.0, -1.0] {
+                let turned: Vec<f64> = values.iter().map(|&x| f64::from(sign * x)).collect();
+                let mean = turned.iter().sum::<f64>() / n as f64;
+                let variance = turned.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+                let found = survey(&values, sign);
+                // n roundings of sums of numbers up to 1000 n, divided by n, on either side.
+                let tolerance = 2.0 * n as f64 * 1000.0 * f64::EPSILON;
+                assert!((found.mean - mean).abs() <= tolerance, "{} {mean}", found.mean);
+                // The values lie within 1.02 of the first: 2 n roundings of squares of at most that.
+                let tolerance = 2.0 * n as f64 * 1.1 * f64::EPSILON + 2.0 * tolerance;
+                assert!(
+                    (found.sd.powi(2) - variance).abs() <= tolerance,
+                    "{} {variance}",
+                    found.sd
+                );
+                let extrema = [f64::from(found.low), f64::from(found.high)];
+                let fold = |of: fn(f64, f64) -> f64| turned.iter().copied().reduce(of).unwrap();
+                assert_eq!(extrema, [fold(f64::min), fold(f64::max)]);
+            }
+        }
     }
 }

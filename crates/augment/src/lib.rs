@@ -21,6 +21,7 @@ pub mod previous;
 pub mod resample;
 pub mod sampling;
 pub mod settings;
+mod simd;
 pub mod spatial;
 pub mod spline;
 pub mod spool;

@@ -138,9 +138,23 @@ impl Loader {
     pub fn batch(&self, index: u64) -> SampledBatch {
         let [z, y, x] = self.settings.patch;
         let n = self.batch_size;
-        let mut image = Array5::zeros((n, self.channels(), z, y, x));
-        let mut label = Array4::zeros((n, z, y, x));
-        let cases = image
+        let mut batch = SampledBatch {
+            image: Array5::zeros((n, self.channels(), z, y, x)),
+            label: Array4::zeros((n, z, y, x)),
+            cases: Vec::new(),
+        };
+        self.refill(index, &mut batch);
+        batch
+    }
+
+    /// Makes batch number `index` of an earlier one: fresh memory costs as much as some transforms.
+    ///
+    /// # Panics
+    /// As [`Self::batch`], and if `batch` is another loader's, of another shape.
+    pub fn refill(&self, index: u64, batch: &mut SampledBatch) {
+        let SampledBatch { image, label, cases } = batch;
+        assert_eq!(image.dim().0, self.batch_size, "a batch of this loader");
+        *cases = image
             .axis_iter_mut(Axis(0))
             .into_par_iter()
             .zip(label.axis_iter_mut(Axis(0)))
@@ -152,7 +166,6 @@ impl Loader {
                 placement.case
             })
             .collect();
-        SampledBatch { image, label, cases }
     }
 
     /// Id of a case.
@@ -240,10 +253,10 @@ impl Loader {
         let classes = case.label().expect("cases are labelled, as checked in new");
         self.read_classes(classes, warp.as_ref(), placement, label.view_mut());
         intensity::apply(draws, &self.settings, &mut image);
-        for axis in (0..3).filter(|&axis| draws.mirror[axis]) {
-            mirror(&mut image, Axis(axis + 1));
-            mirror(&mut label, Axis(axis));
+        for channel in image.outer_iter_mut() {
+            mirror(channel, draws.mirror);
         }
+        mirror(label.view_mut(), draws.mirror);
         for (mut channel, _) in
             image.outer_iter_mut().zip(&self.masked_channels).filter(|(_, masked)| **masked)
         {
@@ -270,9 +283,7 @@ impl Loader {
         let previous = self.previous.get(placement.case).expect("with_previous was called");
         let mut classes = Array3::zeros(self.settings.patch);
         self.read_classes(previous.classes(), warp, placement, classes.view_mut());
-        for axis in (0..3).filter(|&axis| draws.mirror[axis]) {
-            mirror(&mut classes.view_mut(), Axis(axis));
-        }
+        mirror(classes.view_mut(), draws.mirror);
         let max_fraction = self.settings.recipe.previous_removal_max_fraction;
         draws.morphology.iter().for_each(|&m| change(&mut classes.view_mut(), m));
         draws.removal.iter().for_each(|&r| remove(&mut classes.view_mut(), r, max_fraction));

@@ -1,5 +1,6 @@
 //! Simulated low resolution: fewer voxels by the nearest one, and back by linear interpolation.
 
+use crate::simd::{self, Body, Level};
 use ndarray::ArrayViewMut3;
 
 /// Replaces `channel` `[z, y, x]` by what is left of it after a grid of `round(n · zoom)` voxels per axis (half to even, at
@@ -15,8 +16,7 @@ pub fn low_resolution(mut channel: ArrayViewMut3<'_, f32>, zoom: f64, except: Op
         return;
     }
     let values = channel.as_slice_mut().expect("a channel of a patch is in standard layout");
-    let reduced = reduce(values, full, small);
-    enlarge(&reduced, small, values, full);
+    simd::run(LowResolution { values, full, small });
 }
 
 /// Shape of the small grid.
@@ -29,20 +29,11 @@ pub(crate) fn reduced(full: [usize; 3], zoom: f64, except: Option<usize>) -> [us
     })
 }
 
-fn reduce(values: &[f32], full: [usize; 3], small: [usize; 3]) -> Vec<f32> {
-    let [z, y, x]: [Vec<usize>; 3] = std::array::from_fn(|axis| {
-        let ratio = full[axis] as f32 / small[axis] as f32;
-        let source = |i: usize| ((i as f32 + 0.5) * ratio) as usize;
-        (0..small[axis]).map(|i| source(i).min(full[axis] - 1)).collect()
-    });
-    let mut reduced = Vec::with_capacity(small.iter().product());
-    for &z in &z {
-        for &y in &y {
-            let row = &values[(z * full[1] + y) * full[2]..][..full[2]];
-            reduced.extend(x.iter().map(|&x| row[x]));
-        }
-    }
-    reduced
+/// Input voxel of each output voxel on the way down.
+fn sources(full: usize, small: usize) -> Vec<usize> {
+    let ratio = full as f32 / small as f32;
+    let source = |i: usize| ((i as f32 + 0.5) * ratio) as usize;
+    (0..small).map(|i| source(i).min(full - 1)).collect()
 }
 
 /// Lower neighbour, upper neighbour, weight of the upper one.
@@ -59,25 +50,59 @@ fn between(full: usize, small: usize) -> Vec<Between> {
         .collect()
 }
 
-fn enlarge(reduced: &[f32], small: [usize; 3], values: &mut [f32], full: [usize; 3]) {
-    let [z, y, x]: [Vec<Between>; 3] = std::array::from_fn(|a| between(full[a], small[a]));
-    let area = small[1] * small[2];
-    let mut plane = vec![0.0f32; area];
-    let mut line = vec![0.0f32; small[2]];
-    for (&(z0, z1, tz), out) in z.iter().zip(values.chunks_exact_mut(full[1] * full[2])) {
-        blend(&reduced[z0 * area..][..area], &reduced[z1 * area..][..area], tz, &mut plane);
-        for (&(y0, y1, ty), out) in y.iter().zip(out.chunks_exact_mut(full[2])) {
-            let (low, high) = (&plane[y0 * small[2]..], &plane[y1 * small[2]..]);
-            blend(&low[..small[2]], &high[..small[2]], ty, &mut line);
-            for (out, &(x0, x1, tx)) in out.iter_mut().zip(&x) {
-                *out = line[x0] * (1.0 - tx) + line[x1] * tx;
+/// Down and up in one pass: first along x, where fewest rows are left, then along y and z.
+///
+/// A plane of the small grid is taken from its input plane when an output plane first needs it. That one never lies behind
+/// the input, so that outputs replace no voxel that is still to be read.
+struct LowResolution<'a> {
+    values: &'a mut [f32],
+    full: [usize; 3],
+    small: [usize; 3],
+}
+
+impl Body for LowResolution<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, _: Level) {
+        let Self { values, full, small } = self;
+        let [z, y, x]: [Vec<Between>; 3] = std::array::from_fn(|a| between(full[a], small[a]));
+        let from: [Vec<usize>; 3] = std::array::from_fn(|a| sources(full[a], small[a]));
+        // Along x, both steps are one choice of two input voxels.
+        let x: Vec<Between> = x.iter().map(|&(a, b, t)| (from[2][a], from[2][b], t)).collect();
+        let area = full[1] * full[2];
+        let mut rows = vec![0.0f32; small[1] * full[2]];
+        let mut enlarge = |source: &[f32], plane: &mut [f32]| {
+            for (&y, row) in from[1].iter().zip(rows.chunks_exact_mut(full[2])) {
+                let line = &source[y * full[2]..][..full[2]];
+                for (out, &(low, high, t)) in row.iter_mut().zip(&x) {
+                    *out = line[low] * (1.0 - t) + line[high] * t;
+                }
             }
+            for (&between, out) in y.iter().zip(plane.chunks_exact_mut(full[2])) {
+                blend(&rows, between, out);
+            }
+        };
+        // Planes of the small grid, enlarged along y and x: plane k in place k modulo 2.
+        let mut planes = vec![0.0f32; 2 * area];
+        let mut made = 0;
+        for (i, &(low, high, t)) in z.iter().enumerate() {
+            while made <= high {
+                let source = &values[from[0][made] * area..][..area];
+                enlarge(source, &mut planes[made % 2 * area..][..area]);
+                made += 1;
+            }
+            blend(&planes, (low % 2, high % 2, t), &mut values[i * area..][..area]);
         }
     }
 }
 
-fn blend(low: &[f32], high: &[f32], t: f32, out: &mut [f32]) {
-    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
-        *out = low * (1.0 - t) + high * t;
+/// Between two of the parts of `all` that are as long as `out`.
+#[inline(always)]
+fn blend(all: &[f32], (low, high, t): Between, out: &mut [f32]) {
+    let n = out.len();
+    let (low, high) = (&all[low * n..][..n], &all[high * n..][..n]);
+    for i in 0..n {
+        out[i] = low[i] * (1.0 - t) + high[i] * t;
     }
 }

@@ -3,9 +3,16 @@
 //! Reading from the case itself takes the place of nnU-Net's enlarged intermediate patch: what rotates in from beyond
 //! the patch is real data as long as the case has any.
 
-use crate::spatial::{OUTSIDE, Warp};
+use crate::simd::{self, Body, Level};
+use crate::spatial::{OUTSIDE, Row, Warp};
 use crate::spline::{Block, REACH, cubic_weights};
-use ndarray::{ArrayView3, ArrayViewMut3, s};
+use ndarray::{ArrayView3, ArrayViewMut1, ArrayViewMut3, s};
+
+mod cells;
+mod majority;
+
+use cells::{Cells, Grid};
+use majority::Undecided;
 
 fn shape<T>(view: &ArrayView3<'_, T>) -> [usize; 3] {
     let (z, y, x) = view.dim();
@@ -13,7 +20,7 @@ fn shape<T>(view: &ArrayView3<'_, T>) -> [usize; 3] {
 }
 
 /// Whether `p` lies within the voxel centres of a case of this shape.
-#[inline]
+#[inline(always)]
 fn inside(p: [f64; 3], shape: [usize; 3]) -> bool {
     (0..3).all(|a| p[a] >= 0.0 && p[a] <= (shape[a] - 1) as f64)
 }
@@ -33,11 +40,57 @@ pub fn sample_image(
     let full = shape(&case);
     match order {
         3 => sample_cubic(case, warp, out),
-        1 => {
-            let grid = Grid::of(&case, warp.planes, 0.0);
-            fill(&mut out, warp, |_| true, |p| grid.linear(p));
-        }
+        1 => simd::run(Linear { grid: Grid::of(&case, warp.planes, 0.0), warp, out }),
         _ => fill(&mut out, warp, |p| inside(p, full), |p| case[nearest(p).map(|v| v as usize)]),
+    }
+}
+
+/// Rows (z, y) of a patch, in an order in which those that follow each other read the same voxels of a case, however the
+/// patch is turned; with a displacement in its own order, which fewer streams from memory make up for.
+fn rows_of(warp: &Warp) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let [nz, ny, _] = warp.patch;
+    let together = if warp.displacement.is_some() { 1 } else { 8 };
+    (0..nz).step_by(together).flat_map(move |first| {
+        let planes = first..nz.min(first + together);
+        (0..ny).flat_map(move |y| planes.clone().map(move |z| (z, y)))
+    })
+}
+
+/// Copies the first `values` to a row.
+#[inline(always)]
+fn write_row<T: Copy>(mut row: ArrayViewMut1<'_, T>, values: &[T]) {
+    match row.as_slice_mut() {
+        Some(row) => row.copy_from_slice(&values[..row.len()]),
+        None => row.iter_mut().zip(values).for_each(|(out, value)| *out = *value),
+    }
+}
+
+/// Linear interpolation of a patch.
+struct Linear<'a> {
+    grid: Grid<'a, f32>,
+    warp: &'a Warp,
+    out: ArrayViewMut3<'a, f32>,
+}
+
+impl Body for Linear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, level: Level) {
+        let mut cells = Cells::of(self.warp);
+        let mut values = vec![0.0; cells.padded()];
+        for (z, y) in rows_of(self.warp) {
+            cells.fill(&self.grid, self.warp, z, y);
+            if cells.any_inner() {
+                let corners = cells.corners(&self.grid);
+                simd::linear(level, self.grid.data, corners, cells.fractions(), &mut values);
+            }
+            for x in cells.not_inner() {
+                let p = cells.at(x);
+                values[x] = if self.grid.is_apart(p) { 0.0 } else { self.grid.linear(p) };
+            }
+            write_row(self.out.slice_mut(s![z, y, ..]), &values);
+        }
     }
 }
 
@@ -56,39 +109,63 @@ fn sample_cubic(case: ArrayView3<'_, f32>, warp: &Warp, mut out: ArrayViewMut3<'
             target.iter_mut().zip(case.slice(s![z, y, x0..x1])).for_each(|(t, &v)| *t = v);
         }
     }
-    block.prefilter(warp.interpolated());
-    block.mirror_borders();
-    let origin = [z0, y0, x0];
-    if warp.planes {
-        fill(&mut out, warp, |p| inside(p, full), |p| cubic_in_plane(&block, origin, p));
-    } else {
-        fill(&mut out, warp, |p| inside(p, full), |p| cubic(&block, origin, p));
+    simd::run(Cubic { block, origin: [z0, y0, x0], full, warp, out });
+}
+
+/// Cubic interpolation of a patch from the samples of a block that begins at case voxel `origin`.
+struct Cubic<'a> {
+    block: Block,
+    origin: [usize; 3],
+    full: [usize; 3],
+    warp: &'a Warp,
+    out: ArrayViewMut3<'a, f32>,
+}
+
+impl Body for Cubic<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, _: Level) {
+        let Self { block, origin, full, warp, out } = &mut self;
+        block.prefilter(warp.interpolated());
+        block.mirror_borders();
+        let known = |p| inside(p, *full);
+        if warp.planes {
+            fill(out, warp, known, |p| cubic_in_plane(block, *origin, p));
+        } else {
+            fill(out, warp, known, |p| cubic(block, *origin, p));
+        }
     }
 }
 
-#[inline]
+#[inline(always)]
 fn fill(
     out: &mut ArrayViewMut3<'_, f32>,
     warp: &Warp,
     known: impl Fn([f64; 3]) -> bool,
     value: impl Fn([f64; 3]) -> f32,
 ) {
+    let mut from = warp.row();
     for (z, mut plane) in out.outer_iter_mut().enumerate() {
         for (y, mut row) in plane.outer_iter_mut().enumerate() {
-            warp.each_in_row(z, y, |x, p| row[x] = if known(p) { value(p) } else { 0.0 });
+            warp.fill_row(z, y, &mut from);
+            for (x, out) in row.iter_mut().enumerate() {
+                let p = from.point(x);
+                *out = if known(p) { value(p) } else { 0.0 };
+            }
         }
     }
 }
 
 /// Whole voxel below `p` relative to `origin`, and the fraction.
-#[inline]
+#[inline(always)]
 fn split(p: f64, origin: usize) -> (usize, f32) {
     // p ≥ 0 here, so truncation is the floor.
     let whole = p as usize;
     (whole - origin, (p - whole as f64) as f32)
 }
 
-#[inline]
+#[inline(always)]
 fn cubic(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
     let [stride_z, stride_y, _] = block.strides();
     let [(z, tz), (y, ty), (x, tx)]: [(usize, f32); 3] =
@@ -113,7 +190,7 @@ fn cubic(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
     sum[0] * wx[0] + sum[1] * wx[1] + sum[2] * wx[2] + sum[3] * wx[3]
 }
 
-#[inline]
+#[inline(always)]
 fn cubic_in_plane(block: &Block, origin: [usize; 3], p: [f64; 3]) -> f32 {
     let [_, stride_y, _] = block.strides();
     let (y, ty) = split(p[1], origin[1]);
@@ -142,130 +219,177 @@ pub fn sample_label(
     mut out: ArrayViewMut3<'_, i16>,
 ) {
     let grid = Grid::of(&case, warp.planes, OUTSIDE);
+    if order > 0 {
+        return simd::run(Heaviest { grid, warp, out });
+    }
+    let mut from = warp.row();
     for (z, mut plane) in out.outer_iter_mut().enumerate() {
         for (y, mut row) in plane.outer_iter_mut().enumerate() {
-            warp.each_in_row(z, y, |x, p| {
-                row[x] = if order == 0 { grid.at(nearest(p)) } else { grid.heaviest(p) };
-            });
+            warp.fill_row(z, y, &mut from);
+            let classes = (0..).map(|x| grid.at(nearest(from.point(x))));
+            row.iter_mut().zip(classes).for_each(|(out, class)| *out = class);
         }
     }
 }
 
+/// The classes of a patch by their linear weights.
+struct Heaviest<'a> {
+    grid: Grid<'a, i16>,
+    warp: &'a Warp,
+    out: ArrayViewMut3<'a, i16>,
+}
+
+impl Body for Heaviest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self, level: Level) {
+        let mut cells = Cells::of(self.warp);
+        let mut classes = vec![OUTSIDE; cells.padded()];
+        let mut mixed = vec![0u16; cells.padded() / simd::TOGETHER];
+        let mut undecided = Undecided::default();
+        for (z, y) in rows_of(self.warp) {
+            cells.fill(&self.grid, self.warp, z, y);
+            mixed.fill(0);
+            if cells.any_inner() {
+                let corners = cells.corners(&self.grid);
+                simd::classes(level, self.grid.data, corners, &mut classes, &mut mixed);
+            }
+            for x in cells.not_inner() {
+                classes[x] = OUTSIDE;
+                let bit = 1 << (x % simd::TOGETHER);
+                let mixed = &mut mixed[x / simd::TOGETHER];
+                let apart = self.grid.is_apart(cells.at(x));
+                *mixed = if apart { *mixed & !bit } else { *mixed | bit };
+            }
+            write_row(self.out.slice_mut(s![z, y, ..]), &classes);
+            // The list is longer than the row; what fills it up may be mixed.
+            for x in ones(&mixed).take_while(|&x| x < self.warp.patch[2]) {
+                undecided.add(self.grid.cell(cells.at(x)), [z, y, x]);
+                if undecided.full() {
+                    undecided.decide(|at, class| self.out[at] = class);
+                }
+            }
+        }
+        undecided.decide(|at, class| self.out[at] = class);
+    }
+}
+
+/// Positions of the bits that are set, lowest first.
+fn ones(words: &[u16]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().flat_map(|(i, &word)| {
+        let rest = |word: &u16| Some(word & (word - 1)).filter(|&rest| rest > 0);
+        let left = std::iter::successors(Some(word).filter(|&word| word > 0), rest);
+        left.map(move |word| i * simd::TOGETHER + word.trailing_zeros() as usize)
+    })
+}
+
 /// The voxel that `p` lies in.
-#[inline]
+#[inline(always)]
 fn nearest(p: [f64; 3]) -> [i64; 3] {
     p.map(|v| (v + 0.5).floor() as i64)
 }
 
-/// A case as one slice of memory, and the value around it.
-struct Grid<'a, T> {
-    data: &'a [T],
-    shape: [usize; 3],
-    strides: [usize; 3],
-    /// In memory, from a voxel to its upper neighbour along each axis; 0 where nothing is interpolated.
-    steps: [usize; 3],
-    /// Coordinates from 0 up to here have all of their neighbours in the case.
-    last: [f64; 3],
-    outside: T,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spatial::rotation;
+    use ndarray::{Array3, Array4};
 
-impl<'a, T: Copy> Grid<'a, T> {
-    fn of(case: &'a ArrayView3<'_, T>, planes: bool, outside: T) -> Self {
-        let data = case.as_slice_memory_order().expect("the channels of a case are contiguous");
-        let shape = shape(case);
-        let strides = [0, 1, 2].map(|a| case.strides()[a].unsigned_abs());
-        let mut steps = strides;
-        let mut last = shape.map(|n| n as f64 - 1.0);
-        if planes {
-            steps[0] = 0;
-            // Whole numbers, all of them voxels.
-            last[0] += 0.5;
-        }
-        Self { data, shape, strides, steps, last, outside }
+    /// By one voxel's rule after the other: what the passes over rows have to give, bit for bit.
+    fn by_voxel(case: ArrayView3<'_, f32>, warp: &Warp) -> Array3<f32> {
+        let grid = Grid::of(&case, warp.planes, 0.0);
+        Array3::from_shape_fn(warp.patch, |(z, y, x)| grid.linear(warp.at(z, y, x)))
     }
 
-    #[inline]
-    fn at(&self, voxel: [i64; 3]) -> T {
-        let mut index = 0;
-        for a in 0..3 {
-            match usize::try_from(voxel[a]) {
-                Ok(v) if v < self.shape[a] => index += v * self.strides[a],
-                _ => return self.outside,
+    /// The naive definition: sums of weights by class; of equal ones the nearest corner's, else the smallest.
+    fn heaviest(case: ArrayView3<'_, i16>, warp: &Warp) -> Array3<i16> {
+        let grid = Grid::of(&case, warp.planes, OUTSIDE);
+        Array3::from_shape_fn(warp.patch, |(z, y, x)| {
+            let (corners, t) = grid.cell(warp.at(z, y, x));
+            let t = t.map(f64::from);
+            let side = |axis: usize, i: usize| {
+                if i >> (2 - axis) & 1 == 1 { t[axis] } else { 1.0 - t[axis] }
+            };
+            let weight = |class: i16| -> f64 {
+                let of_class = (0..8).filter(|&i| corners[i] == class);
+                of_class.map(|i| side(0, i) * side(1, i) * side(2, i)).sum()
+            };
+            let most = corners.iter().map(|&class| weight(class)).fold(0.0, f64::max);
+            let nearest = corners[(0..3).filter(|&a| t[a] >= 0.5).map(|a| 4 >> a).sum::<usize>()];
+            if weight(nearest) == most {
+                return nearest;
+            }
+            *corners.iter().filter(|&&class| weight(class) == most).min().expect("eight corners")
+        })
+    }
+
+    /// Maps that stay inside, that leave the case on all sides, that lie apart from it, that fall on voxels and between
+    /// them, with a displacement, and in planes; patches whose rows fill no vector.
+    fn warps() -> Vec<Warp> {
+        let turned = rotation([0.4, -0.7, 0.3]).map(|row| row.map(|v| v * 0.9));
+        let straight = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        let patch = [9, 11, 37];
+        let field = Array4::from_shape_fn((3, 9, 11, 37), |(a, z, y, x)| {
+            ((a * 5 + z * 3 + y * 7 + x) % 11) as f32 * 0.31 - 1.5
+        });
+        let warp = |centre, matrix, displacement, planes| Warp {
+            patch,
+            centre,
+            matrix,
+            displacement,
+            planes,
+        };
+        let mut plane = turned;
+        plane[0] = [1.0, 0.0, 0.0];
+        (plane[1][0], plane[2][0]) = (0.0, 0.0);
+        vec![
+            warp([14.0, 15.5, 30.25], turned, None, false),
+            warp([3.0, 30.0, 50.0], turned, None, false),
+            warp([-90.0, 15.0, 30.0], turned, None, false),
+            warp([14.0, 15.0, 30.0], straight, None, false),
+            warp([14.5, 15.5, 30.5], straight, None, false),
+            warp([14.0, 15.0, 30.0], turned, Some(field), false),
+            warp([6.0, 15.0, 30.0], plane, None, true),
+        ]
+    }
+
+    const CASE: [usize; 3] = [29, 32, 61];
+
+    #[test]
+    fn images_are_the_same_at_every_level_and_axis_order() {
+        let case = Array3::from_shape_fn(CASE, |(z, y, x)| ((z * 7 + y * 13 + x * 3) % 31) as f32);
+        for (warp, axes) in warps().iter().flat_map(|w| [[0, 1, 2], [2, 0, 1]].map(|a| (w, a))) {
+            let case = case.view().permuted_axes(axes);
+            let expected = by_voxel(case, warp);
+            for level in Level::available() {
+                let mut found = Array3::from_elem(warp.patch, f32::NAN);
+                let grid = Grid::of(&case, warp.planes, 0.0);
+                simd::run_at(level, Linear { grid, warp, out: found.view_mut() });
+                assert!(found == expected, "{level:?}, {axes:?}, {warp:?}");
             }
         }
-        self.data[index]
     }
 
-    /// The corners of the cell around `p` (z slowest, x fastest) and the fractions along z, y, x.
-    #[inline]
-    fn cell(&self, p: [f64; 3]) -> ([T; 8], [f32; 3]) {
-        if !(0..3).all(|a| p[a] >= 0.0 && p[a] < self.last[a]) {
-            return self.cell_at_border(p);
-        }
-        // p ≥ 0, so truncation is the floor.
-        let whole = p.map(|v| v as u32);
-        let first: usize = (0..3).map(|a| whole[a] as usize * self.strides[a]).sum();
-        let [dz, dy, dx] = self.steps;
-        let row = |at: usize| [self.data[at], self.data[at + dx]];
-        let [a, b] = row(first);
-        let [c, d] = row(first + dy);
-        let [e, f] = row(first + dz);
-        let [g, h] = row(first + dz + dy);
-        let t = std::array::from_fn(|i| (p[i] - f64::from(whole[i])) as f32);
-        ([a, b, c, d, e, f, g, h], t)
-    }
-
-    #[cold]
-    fn cell_at_border(&self, p: [f64; 3]) -> ([T; 8], [f32; 3]) {
-        let low = p.map(|v| v.floor() as i64);
-        let upper: [i64; 3] = std::array::from_fn(|a| i64::from(self.steps[a] > 0));
-        let corners = std::array::from_fn(|i| {
-            let bit = [i >> 2, i >> 1, i].map(|v| (v & 1) as i64);
-            self.at(std::array::from_fn(|a| low[a] + bit[a] * upper[a]))
+    #[test]
+    fn labels_are_the_same_at_every_level_and_axis_order() {
+        // Three classes in all arrangements, and larger patches of one.
+        let case = Array3::from_shape_fn(CASE, |(z, y, x)| {
+            if (20..40).contains(&x) {
+                1
+            } else {
+                ((z * 7 + y * 13 + x * 3 + z * y % 5) % 3) as i16
+            }
         });
-        (corners, std::array::from_fn(|a| (p[a] - low[a] as f64) as f32))
-    }
-}
-
-impl Grid<'_, f32> {
-    #[inline]
-    fn linear(&self, p: [f64; 3]) -> f32 {
-        let ([a, b, c, d, e, f, g, h], [tz, ty, tx]) = self.cell(p);
-        let blend = |low: f32, high: f32, t: f32| low + t * (high - low);
-        let (low, high) = (blend(a, b, tx), blend(c, d, tx));
-        let front = blend(low, high, ty);
-        let (low, high) = (blend(e, f, tx), blend(g, h, tx));
-        blend(front, blend(low, high, ty), tz)
-    }
-}
-
-impl Grid<'_, i16> {
-    #[inline]
-    fn heaviest(&self, p: [f64; 3]) -> i16 {
-        let (corners, t) = self.cell(p);
-        if corners[1..].iter().all(|&c| c == corners[0]) { corners[0] } else { decide(corners, t) }
-    }
-}
-
-/// The class with the largest sum of weights among a cell's corners (z slowest, x fastest), at fractions `t` (z, y, x).
-fn decide(corners: [i16; 8], t: [f32; 3]) -> i16 {
-    let t = t.map(f64::from);
-    let side = |axis: usize, upper: usize| if upper == 1 { t[axis] } else { 1.0 - t[axis] };
-    let weights: [f64; 8] =
-        std::array::from_fn(|i| side(0, i >> 2) * side(1, (i >> 1) & 1) * side(2, i & 1));
-    let weight =
-        |class: i16| -> f64 { (0..8).filter(|&i| corners[i] == class).map(|i| weights[i]).sum() };
-    let nearest = (0..3).filter(|&a| t[a] >= 0.5).map(|a| 4 >> a).sum::<usize>();
-    let nearest = corners[nearest];
-    let (mut best, mut most) = (nearest, weight(nearest));
-    for (i, &class) in corners.iter().enumerate() {
-        if class == best || corners[..i].contains(&class) {
-            continue;
-        }
-        let w = weight(class);
-        if w > most || w == most && best != nearest && class < best {
-            (best, most) = (class, w);
+        for (warp, axes) in warps().iter().flat_map(|w| [[0, 1, 2], [2, 0, 1]].map(|a| (w, a))) {
+            let case = case.view().permuted_axes(axes);
+            let expected = heaviest(case, warp);
+            for level in Level::available() {
+                let mut found = Array3::from_elem(warp.patch, 9);
+                let grid = Grid::of(&case, warp.planes, OUTSIDE);
+                simd::run_at(level, Heaviest { grid, warp, out: found.view_mut() });
+                assert!(found == expected, "{level:?}, {axes:?}, {warp:?}");
+            }
         }
     }
-    best
 }

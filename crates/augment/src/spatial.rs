@@ -1,6 +1,6 @@
 //! Rotation, scaling and elastic deformation as one map from patch voxels to case coordinates; plain crops and flips.
 
-use ndarray::{Array4, ArrayView3, ArrayViewMut3, s};
+use ndarray::{Array4, ArrayView1, ArrayView3, ArrayViewMut3, s};
 
 /// Label outside of the case and outside of the nonzero mask.
 pub const OUTSIDE: i16 = -1;
@@ -21,6 +21,23 @@ pub struct Warp {
     pub displacement: Option<Array4<f32>>,
     /// Slice by slice: nothing moves or is interpolated along axis 0.
     pub planes: bool,
+}
+
+/// Case coordinates of a row of the patch.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Per axis, in the order of the row's voxels.
+    pub(crate) at: [Vec<f64>; 3],
+    /// Distance of each voxel from the row's middle.
+    from_centre: Vec<f64>,
+}
+
+impl Row {
+    /// Case coordinate that voxel `x` reads.
+    #[inline(always)]
+    pub(crate) fn point(&self, x: usize) -> [f64; 3] {
+        [self.at[0][x], self.at[1][x], self.at[2][x]]
+    }
 }
 
 /// Rotation matrix of batchgenerators' order, angles in radians about axes 0, 1, 2: for column vectors
@@ -46,41 +63,46 @@ fn multiply(a: [[f64; 3]; 3], b: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
 impl Warp {
     /// Case coordinate that patch voxel (z, y, x) reads.
     pub fn at(&self, z: usize, y: usize, x: usize) -> [f64; 3] {
-        let mut found = [0.0; 3];
-        self.each_in_row(z, y, |column, p| {
-            if column == x {
-                found = p;
-            }
-        });
-        found
+        let mut row = self.row();
+        self.fill_row(z, y, &mut row);
+        row.point(x)
     }
 
-    /// Calls `visit(x, case coordinate)` for a whole row of the patch.
-    #[inline]
-    pub(crate) fn each_in_row(&self, z: usize, y: usize, mut visit: impl FnMut(usize, [f64; 3])) {
+    /// Room for [`Self::fill_row`].
+    pub(crate) fn row(&self) -> Row {
+        let width = self.patch[2];
+        let half = 0.5 * (width as f64 - 1.0);
+        Row {
+            from_centre: (0..width).map(|x| x as f64 - half).collect(),
+            at: [0; 3].map(|_| vec![0.0; width]),
+        }
+    }
+
+    /// Case coordinates of row (z, y) of the patch.
+    #[inline(always)]
+    pub(crate) fn fill_row(&self, z: usize, y: usize, row: &mut Row) {
         let half = self.patch.map(|n| 0.5 * (n as f64 - 1.0));
         let (from_z, from_y) = (z as f64 - half[0], y as f64 - half[1]);
-        let m = &self.matrix;
-        let Some(field) = &self.displacement else {
-            let base: [f64; 3] =
-                std::array::from_fn(|i| self.centre[i] + m[i][0] * from_z + m[i][1] * from_y);
-            for x in 0..self.patch[2] {
-                let from_x = x as f64 - half[2];
-                visit(x, std::array::from_fn(|i| base[i] + m[i][2] * from_x));
+        let field = self.displacement.as_ref().map(|field| {
+            let z = z.min(field.dim().1 - 1);
+            let row = |axis: usize| field.slice(s![axis, z, y, ..]).to_slice();
+            [0, 1, 2].map(|axis| row(axis).expect("a displacement is in standard layout"))
+        });
+        for (axis, at) in row.at.iter_mut().enumerate() {
+            let (m, centre) = (self.matrix[axis], self.centre[axis]);
+            let Some(field) = &field else {
+                let base = centre + m[0] * from_z + m[1] * from_y;
+                for (at, from_x) in at.iter_mut().zip(&row.from_centre) {
+                    *at = base + m[2] * from_x;
+                }
+                continue;
+            };
+            let moved = field[0].iter().zip(field[1]).zip(field[2]).map(|((&dz, &dy), &dx)| {
+                [from_z + f64::from(dz), from_y + f64::from(dy), f64::from(dx)]
+            });
+            for ((at, from_x), v) in at.iter_mut().zip(&row.from_centre).zip(moved) {
+                *at = centre + m[0] * v[0] + m[1] * v[1] + m[2] * (from_x + v[2]);
             }
-            return;
-        };
-        let z = z.min(field.dim().1 - 1);
-        let rows = [0, 1, 2].map(|axis| field.slice(s![axis, z, y, ..]));
-        for x in 0..self.patch[2] {
-            let d = [0, 1, 2].map(|axis| f64::from(rows[axis][x]));
-            let v = [from_z + d[0], from_y + d[1], x as f64 - half[2] + d[2]];
-            visit(
-                x,
-                std::array::from_fn(|i| {
-                    self.centre[i] + m[i][0] * v[0] + m[i][1] * v[1] + m[i][2] * v[2]
-                }),
-            );
         }
     }
 
@@ -88,13 +110,11 @@ impl Warp {
     pub fn coordinates(&self) -> Array4<f64> {
         let [nz, ny, nx] = self.patch;
         let mut coordinates = Array4::zeros((3, nz, ny, nx));
-        for z in 0..nz {
-            for y in 0..ny {
-                self.each_in_row(z, y, |x, p| {
-                    for axis in 0..3 {
-                        coordinates[[axis, z, y, x]] = p[axis];
-                    }
-                });
+        let mut row = self.row();
+        for (z, y) in (0..nz).flat_map(|z| (0..ny).map(move |y| (z, y))) {
+            self.fill_row(z, y, &mut row);
+            for (axis, at) in row.at.iter().enumerate() {
+                coordinates.slice_mut(s![axis, z, y, ..]).assign(&ArrayView1::from(at));
             }
         }
         coordinates
@@ -139,15 +159,17 @@ pub fn crop<T: Copy>(
     let (case_shape, patch) = (case.dim(), out.dim());
     let case_shape = [case_shape.0, case_shape.1, case_shape.2];
     let patch = [patch.0, patch.1, patch.2];
-    out.fill(outside);
     let mut overlap = [(0, 0); 3];
     for a in 0..3 {
         let low = lower[a].max(0);
         let high = (lower[a] + patch[a] as i64).min(case_shape[a] as i64);
         if low >= high {
-            return;
+            return out.fill(outside);
         }
         overlap[a] = (low as usize, high as usize);
+    }
+    if (0..3).any(|a| overlap[a].1 - overlap[a].0 < patch[a]) {
+        out.fill(outside);
     }
     let [(z0, z1), (y0, y1), (x0, x1)] = overlap;
     let [z, y, x] = [0, 1, 2].map(|a| (overlap[a].0 as i64 - lower[a]) as usize);
@@ -158,14 +180,32 @@ pub fn crop<T: Copy>(
     ]));
 }
 
-/// Reverses an array along an axis, in place.
-pub fn mirror<T, D: ndarray::Dimension + ndarray::RemoveAxis>(
-    array: &mut ndarray::ArrayViewMut<'_, T, D>,
-    axis: ndarray::Axis,
-) {
-    let n = array.len_of(axis);
-    let (mut front, back) = array.view_mut().split_at(axis, n / 2);
-    let (_, mut back) = back.split_at(axis, n - 2 * (n / 2));
-    back.invert_axis(axis);
-    ndarray::Zip::from(&mut front).and(&mut back).for_each(std::mem::swap);
+/// Reverses a volume in standard layout along each axis that `flips` names, in place and in one pass.
+pub fn mirror<T: Copy>(mut volume: ArrayViewMut3<'_, T>, flips: [bool; 3]) {
+    if flips == [false; 3] {
+        return;
+    }
+    let (nz, ny, nx) = volume.dim();
+    let values = volume.as_slice_mut().expect("a patch is in standard layout");
+    let opposite = |flip: bool, i: usize, n: usize| if flip { n - 1 - i } else { i };
+    for (z, y) in (0..nz).flat_map(|z| (0..ny).map(move |y| (z, y))) {
+        let here = (z * ny + y) * nx;
+        let there = (opposite(flips[0], z, nz) * ny + opposite(flips[1], y, ny)) * nx;
+        if there < here {
+            continue;
+        }
+        if there == here {
+            if flips[2] {
+                values[here..here + nx].reverse();
+            }
+            continue;
+        }
+        let (before, after) = values.split_at_mut(there);
+        let (row, other) = (&mut before[here..here + nx], &mut after[..nx]);
+        row.swap_with_slice(other);
+        if flips[2] {
+            row.reverse();
+            other.reverse();
+        }
+    }
 }

@@ -188,9 +188,25 @@ fn mirroring_reverses_image_and_label() {
             assert_eq!(label[[z, y, x]], plain_label[[i, j, k]]);
         }
     }
-    let mut odd = [1, 2, 3, 4, 5];
-    mirror(&mut ndarray::aview_mut1(&mut odd), Axis(0));
-    assert_eq!(odd, [5, 4, 3, 2, 1]);
+    let mut odd = Array3::from_shape_fn((3, 5, 1), |(z, y, _)| 10 * z + y);
+    mirror(odd.view_mut(), [true, true, false]);
+    assert_eq!(odd, Array3::from_shape_fn((3, 5, 1), |(z, y, _)| 10 * (2 - z) + 4 - y));
+}
+
+#[test]
+fn a_batch_made_in_the_memory_of_another_is_the_same() {
+    let folder = tempdir().unwrap();
+    // Larger than the cases, so that something of the batch lies outside of them.
+    for patch in [[14, 18, 12], [40, 40, 40]] {
+        let loader = loader(folder.path(), patch, Mode::Training, 3);
+        let mut batch = loader.batch(1);
+        batch.image.fill(7.5);
+        batch.label.fill(2);
+        for index in [0, 4, 1] {
+            loader.refill(index, &mut batch);
+            assert!(batch == loader.batch(index), "batch {index}");
+        }
+    }
 }
 
 #[test]
