@@ -31,7 +31,8 @@ ROWS = [
     ("small", "forward", "bf16", "bfloat16", 1.3, None),
     ("large", "training", "f32", "float32", None, 2),
     ("large", "training", "f32-fast", "float32", 5, 2),
-    ("large", "training", "bf16", "bfloat16", 3, 2),
+    ("large", "training", "bf16", "float32", None, 2),
+    ("large", "training", "bf16", "bfloat16", 3, None),
     ("large", "forward", "bf16", "bfloat16", 1.3, None),
 ]
 CLASSES = 3
