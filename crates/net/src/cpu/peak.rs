@@ -1,9 +1,6 @@
 //! The most multiply-adds per second that all threads reach with operands in registers.
 
-use super::simd::{Body, run};
 use crate::device::SimdLevel;
-use crate::tensor::LANES;
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Long enough for a clock that changes with the load to settle.
@@ -21,31 +18,68 @@ pub(crate) fn on_all_threads(work: impl Fn() -> f64 + Sync) -> f64 {
     rates.into_iter().sum()
 }
 
-/// Twelve sums that depend on nothing but themselves: as many multiply-adds in flight as the ports can take.
-struct MultiplyAdds;
-
-const SUMS: usize = 12;
-const ROUNDS: usize = 20_000;
-
-impl Body for MultiplyAdds {
-    type Output = f64;
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let (factor, addend) = (black_box([0.999f32; LANES]), black_box([1e-3f32; LANES]));
-        let mut sums = [[1.0f32; LANES]; SUMS];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                for c in 0..LANES {
-                    sum[c] = sum[c].mul_add(factor[c], addend[c]);
-                }
-            }
-        }
-        black_box(sums);
-        (2 * ROUNDS * SUMS * LANES) as f64
+/// f32 operations per second at a level; none for the portable one, where it says little.
+pub(crate) fn vectors(level: SimdLevel) -> Option<f64> {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level above portable exists only where `SimdLevel::detect` found its features.
+        SimdLevel::Avx512 => Some(on_all_threads(|| unsafe { x86::avx512() })),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        SimdLevel::Avx2 => Some(on_all_threads(|| unsafe { x86::avx2() })),
+        _ => None,
     }
 }
 
-/// f32 operations per second at a level; none for the portable one, where a multiply-add is a call.
-pub(crate) fn vectors(level: SimdLevel) -> Option<f64> {
-    (level != SimdLevel::Portable).then(|| on_all_threads(|| run(level, MultiplyAdds)))
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use crate::cpu::simd::{Avx2, Avx512, Vector};
+    use crate::tensor::{LANES, Lane};
+    use std::hint::black_box;
+
+    const ROUNDS: usize = 20_000;
+
+    /// `S` sums that depend on nothing but themselves: as many multiply-adds in flight as the ports can take, as few as
+    /// there are registers for.
+    ///
+    /// # Safety
+    /// The CPU has the features of `V`.
+    #[inline(always)]
+    unsafe fn multiply_adds<V: Vector, const S: usize>() -> f64 {
+        let (factor, addend) = (black_box(0.999f32), black_box(1e-3f32));
+        let mut out = Lane::ZERO;
+        // SAFETY: by the contract; both numbers and `out` are there.
+        unsafe {
+            let (factor, addend) = (V::splat(&raw const factor), V::splat(&raw const addend));
+            let mut sums = [addend; S];
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = addend.mul_add(*sum, factor);
+                }
+            }
+            let mut total = V::zero();
+            for sum in sums {
+                total = total.add(sum);
+            }
+            total.store(&raw mut out);
+        }
+        black_box(out);
+        (2 * ROUNDS * S * LANES) as f64
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512() -> f64 {
+        // SAFETY: passed on.
+        unsafe { multiply_adds::<Avx512, 12>() }
+    }
+
+    /// # Safety
+    /// The CPU has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2() -> f64 {
+        // SAFETY: passed on.
+        unsafe { multiply_adds::<Avx2, 5>() }
+    }
 }
