@@ -1,11 +1,11 @@
-//! The U-Net: forward, backward, loss and optimiser on the CPU.
+//! The U-Net: forward, backward, loss and optimiser, on the CPU's vector or matrix unit or on a card.
 //!
 //! [`UNet`] is built from [`artifact::plan::Network`]; 2D is 3D with depth 1. A U-Net is a fixed list of layers, so
 //! forward and backward are written out layer by layer, without automatic differentiation, over memory that is
 //! planned once per (batch, patch) and reused.
 //!
 //! All convolutions, transposed convolutions and heads, forward and backward, are three operations between a large
-//! and a small grid, served by two kernels. Results do not depend on the number of threads: every sum has one order.
+//! and a small grid, served by two kernels per engine. Results do not depend on the number of threads: every sum has one order.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;

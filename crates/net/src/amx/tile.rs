@@ -84,8 +84,8 @@ impl Meanwhile for Nothing {
 }
 
 /// One tile's sums. `d1`, `d2`: bytes from one tile of voxels to the next. The matrix unit takes some 100 cycles for a step
-/// of some 20 instructions; what is handed along is done in their shadow (measured: a quarter of a 32-channel layer's
-/// time, when all of it came behind the sums).
+/// of some 20 instructions, and instructions behind hundreds of others don't overtake them: work for the vector units is
+/// handed along and done piece by piece between the steps.
 macro_rules! product {
     ($name:ident, $parts:literal, $tap_chunks:literal, [$($line:literal),* $(,)?]) => {
         /// # Safety
