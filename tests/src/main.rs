@@ -8,11 +8,7 @@ use std::process::ExitCode;
 
 /// Make a phantom data set in the Decathlon's layout.
 #[derive(Debug, Parser)]
-#[command(
-    name = "nnu-phantom",
-    version,
-    after_help = "Example:\n  nnu-phantom --out work/demo/data"
-)]
+#[command(name = "nnu-phantom", after_help = "Example:\n  nnu-phantom --out work/demo/data")]
 struct Args {
     /// Training cases
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -37,6 +33,8 @@ struct Args {
 
 impl Command for Args {
     const STAGE: &'static str = "phantom";
+    const REVISIONS: &'static [(&'static str, u32)] = &[];
+    const COMMIT: &'static str = stage::commit!();
     fn common(&self) -> &Common {
         &self.common
     }

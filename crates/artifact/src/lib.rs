@@ -47,3 +47,7 @@ pub use label::{Label, Region};
 pub use record::{
     Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, text, up_to_date,
 };
+
+/// Revision of what all stages share: how files are read and written here, and random streams in `stage`.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

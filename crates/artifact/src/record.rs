@@ -35,7 +35,7 @@ pub struct Header {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provenance {
-    /// Stage and version, such as `preprocess 0.1.0`.
+    /// Stage, such as `preprocess`.
     pub stage: String,
     /// Device kind where it can change the bytes.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -43,6 +43,9 @@ pub struct Provenance {
     /// Seed of all random draws, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Revision of the stage's code and of each crate that it computes with: raised whenever bytes may differ.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub revisions: BTreeMap<String, u32>,
     /// Options that can change the bytes.
     #[serde(skip_serializing_if = "toml::Table::is_empty")]
     pub options: toml::Table,

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-augment",
-    version,
     after_help = "Example:\n  nnu-augment --cases cases/3d_fullres --plan plan.toml --configuration 3d_fullres \
                   --fold 0 --preview sheet.png"
 )]
@@ -58,6 +57,8 @@ impl Args {
 
 impl Command for Args {
     const STAGE: &'static str = "augment";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("augment", augment::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
     fn common(&self) -> &Common {
         &self.common
     }

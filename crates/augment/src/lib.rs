@@ -31,3 +31,7 @@ pub use draws::{Draws, Elastic, Noise, Stream};
 pub use loader::{Loader, Mode, Placement, SampledBatch};
 pub use sampling::Aim;
 pub use settings::{Frame, Settings};
+
+/// Revision of batches, on the CPU and, with the kernels, on a card.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

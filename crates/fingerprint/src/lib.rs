@@ -23,6 +23,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+/// Revision of the fingerprint.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;
+
 /// What reading a whole data set gave.
 #[derive(Debug)]
 pub struct Report {

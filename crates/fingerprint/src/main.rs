@@ -13,7 +13,6 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-fingerprint",
-    version,
     after_help = "Example:\n  \
     nnu-fingerprint --dataset Task04_Hippocampus --out work/fingerprint.toml"
 )]
@@ -33,6 +32,8 @@ struct Args {
 
 impl stage::Command for Args {
     const STAGE: &'static str = "fingerprint";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("fingerprint", fingerprint::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         &self.common

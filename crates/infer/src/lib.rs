@@ -21,3 +21,7 @@ mod write;
 
 pub use predict::{Predictor, Took};
 pub use run::{Input, Models, Request, run};
+
+/// Revision of predictions, beside what `net`, `preprocess` and `postprocess` compute.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

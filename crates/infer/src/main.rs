@@ -17,7 +17,6 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-infer",
-    version,
     after_help = "Example:\n  \
     nnu-infer --model models/3d_fullres/fold_0 --model models/3d_fullres/fold_1 --images imagesTs --out predictions"
 )]
@@ -75,6 +74,13 @@ struct Args {
 
 impl stage::Command for Args {
     const STAGE: &'static str = "infer";
+    const REVISIONS: &'static [(&'static str, u32)] = &[
+        ("infer", infer::REVISION),
+        ("net", net::REVISION),
+        ("postprocess", postprocess::REVISION),
+        ("preprocess", preprocess::REVISION),
+    ];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         &self.common

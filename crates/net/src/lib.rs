@@ -35,3 +35,7 @@ pub use error::Error;
 pub use loss::{ClassCounts, Loss, LossOptions, Outputs, Targets};
 pub use optimiser::{AdamOptions, Optimiser, SgdOptions};
 pub use unet::{DeviceBatch, UNet};
+
+/// Revision of what networks compute, learn and start from, on the CPU and, with the kernels, on a card.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-plan",
-    version,
     after_help = EXAMPLE,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
@@ -153,6 +152,8 @@ pub(crate) struct FoldArgs {
 
 impl Command for Args {
     const STAGE: &'static str = "plan";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("plan", plan::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         match &self.task {

@@ -24,6 +24,10 @@ use artifact::recipe::{Planning, Recipe};
 use measured::Measured;
 use std::collections::BTreeMap;
 
+/// Revision of plans and splits.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;
+
 /// Whole slices along the two finest axes.
 pub const SLICES: &str = "2d";
 /// Volumes at the target spacing.

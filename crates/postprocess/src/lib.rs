@@ -23,3 +23,7 @@ pub mod scheme;
 pub mod score;
 pub mod select;
 pub mod table;
+
+/// Revision of summaries, selections, postprocessing and averaged predictions.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

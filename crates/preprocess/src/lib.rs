@@ -9,3 +9,7 @@ pub mod normalise;
 pub mod resample;
 
 pub use case::{Preprocessed, configuration, preprocess, target_spacing, write_case};
+
+/// Revision of preprocessed cases.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Crops, resamples and normalises the cases of a data set for one configuration of the plan
 #[derive(Debug, Parser)]
-#[command(name = "nnu-preprocess", version, after_help = EXAMPLE)]
+#[command(name = "nnu-preprocess", after_help = EXAMPLE)]
 struct Args {
     /// Folder with dataset.json and the images
     #[arg(long, value_name = "DIR")]
@@ -46,6 +46,8 @@ const IO: [Io; 3] = [
 
 impl Command for Args {
     const STAGE: &'static str = "preprocess";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("preprocess", preprocess::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         &self.common

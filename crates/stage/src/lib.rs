@@ -17,3 +17,4 @@ pub use error::{Error, Exit, Result};
 pub use progress::Progress;
 pub use rng::{rng, word};
 pub use run::{Command, Run, main};
+pub use version::commit;

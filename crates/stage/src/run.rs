@@ -5,6 +5,7 @@ use crate::say::say;
 use crate::signal::Stop;
 use crate::{Common, Error, Exit, Io, Progress, Result};
 use artifact::{Kind, Provenance, up_to_date};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +15,10 @@ use std::time::Instant;
 pub trait Command: clap::Parser {
     /// The crate's name: `plan` for `nnu-plan`.
     const STAGE: &'static str;
+    /// `REVISION` of the stage's crate and of every crate it computes with; that of `artifact` is added to them.
+    const REVISIONS: &'static [(&'static str, u32)];
+    /// The commit that the program is built from: [`crate::commit!`].
+    const COMMIT: &'static str;
     /// The common flags.
     fn common(&self) -> &Common;
 }
@@ -23,6 +28,7 @@ pub trait Command: clap::Parser {
 pub struct Run {
     label: String,
     stage: &'static str,
+    revisions: BTreeMap<String, u32>,
     quiet: bool,
     verbose: bool,
     force: bool,
@@ -37,7 +43,7 @@ pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) ->
         print_io(io);
         return ExitCode::SUCCESS;
     }
-    let args = match A::try_parse() {
+    let args = match parse::<A>() {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -59,6 +65,24 @@ pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) ->
     }
 }
 
+fn parse<A: Command>() -> std::result::Result<A, clap::Error> {
+    let command = A::command().version(version::<A>());
+    A::from_arg_matches_mut(&mut command.try_get_matches()?)
+}
+
+/// What `--version` says after the program's name.
+fn version<A: Command>() -> String {
+    let revisions = revisions::<A>();
+    let revisions: Vec<String> = revisions.iter().map(|(n, r)| format!("{n} {r}")).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version} (commit {})\nrevisions: {}", A::COMMIT, revisions.join(", "))
+}
+
+fn revisions<A: Command>() -> BTreeMap<String, u32> {
+    let all = [("artifact", artifact::REVISION)];
+    all.iter().chain(A::REVISIONS).map(|&(name, revision)| (name.into(), revision)).collect()
+}
+
 fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
     let common = args.common();
     let threads = match common.threads {
@@ -72,6 +96,7 @@ fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
     let run = Run {
         label: label.into(),
         stage: A::STAGE,
+        revisions: revisions::<A>(),
         quiet: common.quiet,
         verbose: common.verbose,
         force: common.force,
@@ -79,7 +104,7 @@ fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
         begun: Instant::now(),
         stop,
     };
-    run.debug(format!("version {}, {threads} threads", env!("CARGO_PKG_VERSION")));
+    run.debug(format!("commit {}, {threads} threads", A::COMMIT));
     Ok(run)
 }
 
@@ -159,7 +184,8 @@ impl Run {
     /// The provenance of this stage's outputs, to be completed with options and inputs.
     pub fn provenance(&self) -> Provenance {
         Provenance {
-            stage: format!("{} {}", self.stage, env!("CARGO_PKG_VERSION")),
+            stage: self.stage.into(),
+            revisions: self.revisions.clone(),
             ..Provenance::default()
         }
     }

@@ -24,3 +24,7 @@ pub use progress::draw;
 pub use schedule::{Schedule, ScheduleState, Verdict};
 pub use trainer::{Outcome, Trainer};
 pub use validate::validate;
+
+/// Revision of trainings, beside what `net` and `augment` compute.
+/// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
+pub const REVISION: u32 = 1;

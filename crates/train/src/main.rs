@@ -18,7 +18,6 @@ use train::{Inputs, Request, Trainer};
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-train",
-    version,
     after_help = "Example:\n  nnu-train --cases cases/3d_fullres --plan plan.toml --configuration 3d_fullres --fold 0 \\\n      --out models/3d_fullres/fold_0"
 )]
 struct Args {
@@ -65,6 +64,9 @@ struct Args {
 
 impl Command for Args {
     const STAGE: &'static str = "train";
+    const REVISIONS: &'static [(&'static str, u32)] =
+        &[("train", train::REVISION), ("augment", augment::REVISION), ("net", net::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
     fn common(&self) -> &Common {
         &self.common
     }

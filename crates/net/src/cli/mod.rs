@@ -16,7 +16,6 @@ pub use tasks::{bench, describe, forward, init};
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-net",
-    version,
     after_help = "\
 Examples:
   nnu-net describe --plan plan.toml --configuration 3d_fullres
@@ -47,6 +46,8 @@ pub enum Task {
 
 impl stage::Command for Args {
     const STAGE: &'static str = "net";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("net", net::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         match &self.command {

@@ -22,7 +22,6 @@ use std::path::Path;
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-postprocess",
-    version,
     after_help = "\
 Example:
   nnu-postprocess evaluate --predictions predictions/ --labels Task04/labelsTr --out summary.toml"
@@ -50,6 +49,8 @@ pub enum Task {
 
 impl stage::Command for Args {
     const STAGE: &'static str = "postprocess";
+    const REVISIONS: &'static [(&'static str, u32)] = &[("postprocess", postprocess::REVISION)];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         match &self.command {

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(
     name = "nnu-artifact",
-    version,
     after_help = "\
 Example:
   nnu-artifact verify cases/3d_fullres && nnu-artifact diff --abs 1e-5 run_a/ run_b/"
@@ -49,6 +48,8 @@ enum Task {
 
 impl stage::Command for Args {
     const STAGE: &'static str = "artifact";
+    const REVISIONS: &'static [(&'static str, u32)] = &[];
+    const COMMIT: &'static str = stage::commit!();
 
     fn common(&self) -> &Common {
         match &self.command {

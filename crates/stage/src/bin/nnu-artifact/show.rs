@@ -28,6 +28,10 @@ fn record(path: &Path) -> artifact::Result<Vec<String>> {
         format!("  key      {}", or(&header.key, "not given")),
         format!("  stage    {}", or(&from.stage, "not given")),
     ];
+    if !from.revisions.is_empty() {
+        let revisions: Vec<_> = from.revisions.iter().map(|(n, r)| format!("{n} {r}")).collect();
+        lines.push(format!("  revision {}", revisions.join(", ")));
+    }
     if !from.device.is_empty() {
         lines.push(format!("  device   {}", from.device));
     }
