@@ -44,7 +44,8 @@ def agree(ours, theirs):
         assert all(abs(a - b) < 1e-4 * b for a, b in zip(case["spacing_mm"], spacing)), case
     for index, channel in enumerate(ours["channels"]):
         sample = theirs["foreground_intensity_properties_per_channel"][str(index)]
-        assert channel["intensity"]["min"] <= sample["min"] < sample["max"] <= channel["intensity"]["max"], channel
+        whole = channel["per_case"]
+        assert whole["min"] <= sample["min"] < sample["max"] <= whole["max"], channel
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ setting() { sed -e "s/^$1 = .*/$1 = $2/"; }
 cat << END
 [artifact]
 kind = "plan"
-version = 2
+version = 3
 
 [dataset]
 name = "by hand"

@@ -151,10 +151,10 @@ fn a_sibling_that_was_changed_is_found_by_verify() {
 fn a_plan_of_another_version_is_refused_by_every_reader() {
     let root = prepared();
     let plan = root.path().join("plan.toml");
-    let text = std::fs::read_to_string(&plan).unwrap().replacen("version = 2", "version = 7", 1);
+    let text = std::fs::read_to_string(&plan).unwrap().replacen("version = 3", "version = 7", 1);
     Commit::file(&plan, text.as_bytes()).unwrap();
     for line in [PREPROCESS, TRAIN] {
-        refused(root.path(), line, 3, &["plan.toml: artifact.version = 7, expected 2"]);
+        refused(root.path(), line, 3, &["plan.toml: artifact.version = 7, expected 3"]);
     }
 }
 

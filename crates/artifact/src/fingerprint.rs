@@ -39,8 +39,12 @@ pub struct MeasuredChannel {
     pub name: String,
     /// Foreground voxels (label > 0) measured.
     pub voxels: u64,
-    /// Their statistics.
-    pub intensity: Intensity,
+    /// Cases that have some.
+    pub cases: u64,
+    /// Their statistics, every voxel counting the same.
+    pub per_voxel: Intensity,
+    /// Their statistics, every one of these cases counting the same.
+    pub per_case: Intensity,
 }
 
 /// One case.
@@ -62,7 +66,7 @@ pub struct MeasuredCase {
 
 impl Kind for Fingerprint {
     const KIND: &'static str = "fingerprint";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn check(&self) -> Result<(), String> {
         crate::label::check_labels(&self.labels)?;

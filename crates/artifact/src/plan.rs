@@ -121,7 +121,8 @@ pub struct Channel {
     pub intensity: Intensity,
 }
 
-/// Foreground intensity statistics of one channel over the training set.
+/// Foreground intensity statistics of one channel over the training set; what counts the same in them, voxels or cases, is
+/// the recipe's [`Weighting`](crate::recipe::Weighting).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Intensity {
     /// Mean.
@@ -311,7 +312,7 @@ impl Plan {
 
 impl Kind for Plan {
     const KIND: &'static str = "plan";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn check(&self) -> Result<(), String> {
         let t = self.geometry.transpose;

@@ -12,7 +12,7 @@ mod training;
 
 pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling, SliceAxis};
 pub use inference::{Averaged, Inference, Postprocessing, PostprocessingRule};
-pub use planning::{PaperPlanning, Planning, ShrinkUntil, V2Planning};
+pub use planning::{PaperPlanning, Planning, ShrinkUntil, V2Planning, Weighting};
 pub use preprocessing::{Preprocessing, StepOrder};
 use serde::{Deserialize, Serialize};
 pub use training::{LossWeights, Optimiser, OptimiserKind, Schedule, ScheduleKind};

@@ -7,7 +7,7 @@ use artifact::recipe::Recipe;
 
 /// Replaces a key's line in a table of the committed plan's recipe, and says how the recipe is refused.
 fn refused(table: &str, key: &str, line: &str) -> String {
-    let good = include_str!("golden/records/plan.2/plan.toml");
+    let good = include_str!("golden/records/plan.3/plan.toml");
     let recipe = |text: &str| -> Recipe { toml::from_str::<Plan>(text).unwrap().recipe };
     recipe(good).check().unwrap();
     let from = good.find(&format!("[recipe.{table}]")).unwrap();

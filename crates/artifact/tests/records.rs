@@ -57,8 +57,8 @@ fn round_trip<T: Kind>(version: u32, record: &str) {
 
 #[test]
 fn committed_records_of_every_kind_are_read_and_written_byte_for_byte() {
-    round_trip::<Fingerprint>(1, "fingerprint.toml");
-    round_trip::<Plan>(2, "plan.toml");
+    round_trip::<Fingerprint>(2, "fingerprint.toml");
+    round_trip::<Plan>(3, "plan.toml");
     round_trip::<Splits>(1, "splits.toml");
     round_trip::<Case>(1, "case.toml");
     round_trip::<batch::Batch>(1, "batch.toml");

@@ -301,7 +301,7 @@ fn io_lists_what_is_read_and_written() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "reads --plan plan 2\nreads --splits splits 1\nreads --cases case 1\n\
+        "reads --plan plan 3\nreads --splits splits 1\nreads --cases case 1\n\
          reads --previous previous 1\nwrites --out batch 1\n\
          writes --preview png\n"
     );

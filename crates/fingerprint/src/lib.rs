@@ -2,10 +2,11 @@
 //!
 //! The integrity check comes first and finds all problems of all cases. The measures are nnU-Net's: shape and spacing,
 //! the box of nonzero voxels, and the intensities of foreground voxels (label > 0, inside the box) over the training
-//! set. DEPARTURE: nnU-Net draws up to 10⁸ foreground voxels with replacement; here every one counts, once.
+//! set: once with every voxel counting the same, as in the paper, and once with every case. nnU-Net v2 draws equally many
+//! voxels (10⁸ / cases, with replacement) from every case that has foreground; the second is what that tends to.
 //!
-//! Cases are read in parallel, one per thread, and forgotten: memory doesn't grow with their number. Counts are whole
-//! numbers and moments are merged in the order of the cases, so the result doesn't depend on threads.
+//! Cases are read in parallel, one per thread, and forgotten: memory doesn't grow with their number. Counts and shares are
+//! whole numbers and moments are merged in the order of the cases, so the result doesn't depend on threads.
 
 pub mod distribution;
 mod inspect;
@@ -16,7 +17,7 @@ pub use problem::{Class, Problem, error_count, table};
 use artifact::dataset::{DESCRIPTION, Dataset};
 use artifact::fingerprint::{Fingerprint, MeasuredChannel, MeasuredDataset};
 use artifact::{Result, hash_bytes, hash_file};
-use distribution::{Histogram, Moments, intensity};
+use distribution::{Moments, Pool};
 use inspect::{Inspected, inspect};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -49,13 +50,13 @@ pub fn measure(
     dataset: &Dataset,
     case_done: impl Fn() -> bool + Sync,
 ) -> Result<Option<Report>> {
-    let pooled = Mutex::new(vec![Histogram::default(); dataset.channels.len()]);
+    let pools = Mutex::new(vec![Pool::default(); dataset.channels.len()]);
     let inspect_one = |case| {
         let mut found = inspect(folder, dataset, case);
         if let Some(measured) = &mut found.measured {
             let histograms = std::mem::take(&mut measured.histograms);
-            let mut pooled = pooled.lock().expect("no thread panics while merging");
-            pooled.iter_mut().zip(histograms).for_each(|(all, one)| all.merge(one));
+            let mut pools = pools.lock().expect("no thread panics while merging");
+            pools.iter_mut().zip(histograms).for_each(|(all, one)| all.add(one));
         }
         case_done().then_some(found)
     };
@@ -67,13 +68,13 @@ pub fn measure(
         hashes.append(&mut case.hashes);
         problems.append(&mut case.problems);
     }
-    let pooled = pooled.into_inner().expect("no thread panics while merging");
+    let pools = pools.into_inner().expect("no thread panics while merging");
     if error_count(&problems) == 0 {
         problems.extend(class_problems(dataset, &cases));
     }
     problems.sort();
     let sound = error_count(&problems) == 0;
-    let fingerprint = sound.then(|| combine(dataset, cases, &pooled));
+    let fingerprint = sound.then(|| combine(dataset, cases, &pools));
     Ok(Some(Report { problems, fingerprint, hash: combined_hash(folder, hashes)? }))
 }
 
@@ -148,15 +149,17 @@ fn class_problems(dataset: &Dataset, cases: &[Inspected]) -> Vec<Problem> {
     unused.into_iter().map(name).collect()
 }
 
-fn combine(dataset: &Dataset, cases: Vec<Inspected>, pooled: &[Histogram]) -> Fingerprint {
+fn combine(dataset: &Dataset, cases: Vec<Inspected>, pools: &[Pool]) -> Fingerprint {
     let measured: Vec<_> = cases.into_iter().filter_map(|c| c.measured).collect();
-    let channel = |(index, (name, histogram)): (usize, (&String, &Histogram))| {
-        let moments =
-            measured.iter().fold(Moments::default(), |all, m| all.merge(m.moments[index]));
+    let channel = |(index, (name, pool)): (usize, (&String, &Pool))| {
+        let moments = || measured.iter().map(|m| m.moments[index]);
         MeasuredChannel {
             name: name.clone(),
-            voxels: histogram.count(),
-            intensity: intensity(histogram, moments),
+            voxels: pool.count(),
+            cases: pool.cases(),
+            per_voxel: pool.per_voxel(moments().fold(Moments::default(), Moments::merge)),
+            per_case: pool
+                .per_case(moments().map(Moments::as_one).fold(Moments::default(), Moments::merge)),
         }
     };
     Fingerprint {
@@ -164,7 +167,7 @@ fn combine(dataset: &Dataset, cases: Vec<Inspected>, pooled: &[Histogram]) -> Fi
             name: dataset.name.clone(),
             file_ending: dataset.file_ending.clone(),
         },
-        channels: dataset.channels.iter().zip(pooled).enumerate().map(channel).collect(),
+        channels: dataset.channels.iter().zip(pools).enumerate().map(channel).collect(),
         labels: dataset.labels.clone(),
         regions: dataset.regions.clone(),
         ignore: dataset.ignore.clone(),

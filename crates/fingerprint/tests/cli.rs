@@ -122,7 +122,8 @@ fn a_sound_data_set_is_measured() {
     // Foreground of channel 1: 111, 110, 110 and 121, 120, 120.
     let pet = &f.channels[1];
     assert_eq!((pet.name.as_str(), pet.voxels), ("PET", 6));
-    let i = pet.intensity;
+    assert_eq!(pet.cases, 2);
+    let i = pet.per_voxel;
     assert_eq!((i.min, i.median, i.max), (110.0, 115.5, 121.0));
     assert!(
         (i.mean - 692.0 / 6.0).abs() < 1e-12 && (i.sd - (227.0f64 / 9.0).sqrt()).abs() < 1e-12,
@@ -132,6 +133,10 @@ fn a_sound_data_set_is_measured() {
         (i.percentile_00_5 - 110.0).abs() < 1e-12 && (i.percentile_99_5 - 120.975).abs() < 1e-12,
         "{i:?}"
     );
+    // Both cases have three voxels; drawn without end, the largest value fills the last percent.
+    let i = pet.per_case;
+    assert_eq!((i.min, i.median, i.max), (110.0, 115.5, 121.0));
+    assert_eq!((i.percentile_00_5, i.percentile_99_5), (110.0, 121.0));
 }
 
 #[test]

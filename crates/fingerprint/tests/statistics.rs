@@ -1,8 +1,8 @@
-//! Pooled statistics against numpy.
+//! Statistics against numpy, and against their definition.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::plan::Intensity;
-use fingerprint::distribution::{Histogram, Moments, intensity};
+use fingerprint::distribution::{Histogram, Moments, Pool};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -24,8 +24,14 @@ fn histogram(values: &[f32]) -> Histogram {
     histogram
 }
 
+fn pool<'a>(cases: impl IntoIterator<Item = &'a [f32]>) -> Pool {
+    let mut pool = Pool::default();
+    cases.into_iter().for_each(|case| pool.add(histogram(case)));
+    pool
+}
+
 fn of(values: &[f32]) -> Intensity {
-    intensity(&histogram(values), Moments::of(values.iter().copied()))
+    pool([values]).per_voxel(Moments::of(values.iter().copied()))
 }
 
 #[test]
@@ -87,12 +93,11 @@ fn merging_parts_gives_the_whole_in_any_order() {
         let moments = parts.iter().map(|p| Moments::of(p.iter().copied()));
         let moments = moments.fold(Moments::default(), Moments::merge);
         for turn in 0..3 {
-            let mut merged = Histogram::default();
             let mut order = parts.clone();
             order.rotate_left(turn % parts.len());
-            order.iter().for_each(|p| merged.merge(histogram(p)));
-            assert_eq!(merged.count(), values.len() as u64);
-            let found = intensity(&merged, moments);
+            let merged = pool(order);
+            assert_eq!((merged.count(), merged.cases()), (values.len() as u64, parts.len() as u64));
+            let found = merged.per_voxel(moments);
             assert_eq!(found.median, whole.median, "{name}");
             assert_eq!(found.percentile_99_5, whole.percentile_99_5, "{name}");
             let bound = values.len() as f64 * f64::EPSILON * whole.min.abs().max(whole.max.abs());
@@ -102,9 +107,84 @@ fn merging_parts_gives_the_whole_in_any_order() {
     }
 }
 
+/// Made-up cases whose sizes divide 24.
+fn unequal_cases() -> BTreeMap<&'static str, Vec<Vec<f32>>> {
+    let golden = golden();
+    let cut = |name: &str, sizes: &[usize]| {
+        let mut values = golden[name].values.iter().copied();
+        sizes.iter().map(|&n| values.by_ref().take(n).collect()).collect()
+    };
+    BTreeMap::from([
+        ("ct", cut("ct", &[24, 1, 12, 3, 8, 2, 24, 6])),
+        ("with an empty one", cut("ct", &[24, 0, 1, 0])),
+        ("skewed", cut("skewed", &[1, 24, 24, 2, 12])),
+        ("ties", cut("ties", &[24, 1, 3, 8])),
+        ("both zeros", cut("zeros_of_both_signs", &[3, 2])),
+        ("single", vec![vec![7.5]]),
+        // One half of the weight ends exactly with a value.
+        ("two values", vec![vec![-1.5], vec![7.125]]),
+        ("two cases apart", vec![(0..24).map(|i| i as f32).collect(), vec![100.0, 200.0, 300.0]]),
+    ])
+}
+
+/// The definition: every case is repeated until all have equally many values, and so many that the percentiles asked for
+/// lie between two ranks; then numpy's linear percentile.
+fn repeated(cases: &[Vec<f32>]) -> Vec<f64> {
+    let mut all = Vec::new();
+    for case in cases.iter().filter(|c| !c.is_empty()) {
+        for _ in 0..24 * 200 / case.len() {
+            all.extend(case.iter().map(|v| f64::from(*v)));
+        }
+    }
+    all.sort_by(f64::total_cmp);
+    all
+}
+
+fn numpy_percentile(sorted: &[f64], p: f64) -> f64 {
+    let rank = p / 100.0 * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+    low + (high - low) * rank.fract()
+}
+
+#[test]
+fn cases_count_the_same_whatever_their_sizes() {
+    for (name, cases) in unequal_cases() {
+        let all = repeated(&cases);
+        let n = all.len() as f64;
+        let mean = all.iter().sum::<f64>() / n;
+        let sd = (all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+        let moments = cases.iter().map(|c| Moments::of(c.iter().copied()).as_one());
+        let moments = moments.fold(Moments::default(), Moments::merge);
+        for turn in 0..cases.len() {
+            let mut order: Vec<&[f32]> = cases.iter().map(Vec::as_slice).collect();
+            order.rotate_left(turn);
+            let pool = pool(order);
+            let found = pool.per_case(moments);
+            assert_eq!((found.min, found.max), (all[0], all[all.len() - 1]), "{name}");
+            // n additions, each rounded once to the largest magnitude.
+            let bound = n * f64::EPSILON * found.min.abs().max(found.max.abs());
+            assert!((found.mean - mean).abs() <= bound, "{name}: {}, {mean}", found.mean);
+            assert!((found.sd - sd).abs() <= bound, "{name}: {}, {sd}", found.sd);
+            for p in [0.5, 50.0, 99.5, 12.5, 25.0, 75.0, 99.0] {
+                let (found, expected) = (pool.case_percentile(p), numpy_percentile(&all, p));
+                let whole = all.iter().all(|v| v.fract() == 0.0 && v.abs() < 16384.0);
+                let bucket = if whole { 0.0 } else { 2f64.powi(-13) };
+                // The width of a bucket, and the rounding of a rank among n times the whole range.
+                let bound = bucket * expected.abs()
+                    + 4.0 * n * f64::EPSILON * (all[all.len() - 1] - all[0])
+                    + f64::from(f32::MIN_POSITIVE);
+                assert!((found - expected).abs() <= bound, "{name} {p}: {found}, not {expected}");
+            }
+            assert_eq!(found.median, pool.case_percentile(50.0));
+        }
+    }
+}
+
 #[test]
 fn nothing_has_no_statistics() {
     assert!(Histogram::default().percentile(50.0).is_nan());
+    assert!(pool([[].as_slice()]).case_percentile(50.0).is_nan());
+    assert_eq!(Moments::default().as_one(), Moments::default());
     let empty = Moments::of(std::iter::empty());
     let one = Moments::of([2.0f32].into_iter());
     assert_eq!((empty.merge(one), one.merge(empty)), (one, one));

@@ -6,12 +6,17 @@ use crate::settings::{self, Setting};
 use crate::{Fixed, nnunet, plan_with, text};
 use artifact::Kind;
 use artifact::plan::Plan;
-use artifact::recipe::{Planning, Recipe};
+use artifact::recipe::{Planning, Recipe, Weighting};
 use stage::{Error, Result};
 use std::path::Path;
 use toml_edit::{DocumentMut, Value};
 
 const CONFIGURATIONS: &str = "configurations.";
+
+/// nnU-Net's statistics give every case the same weight, whatever the recipe asks for.
+fn weighted_per_case() -> Setting {
+    Setting { key: "planning.intensity_weighting".into(), value: "\"per_case\"".into() }
+}
 
 /// The plan and its commented text.
 ///
@@ -35,6 +40,9 @@ pub fn assemble(
             // The nearest key may be one of a configuration.
             if recipe_keys.contains(&setting.key) { e } else { unknown(measured, &recipe, setting) }
         })?;
+    }
+    if measured.weighting(&recipe.recipe()?) == Weighting::PerCase {
+        recipe.change(&weighted_per_case(), "nnU-Net's fingerprint")?;
     }
     let values = recipe.recipe()?;
     let failed = |e| Error::failed(format!("the plan cannot be written: {e}"));
@@ -77,6 +85,7 @@ pub fn import(
     for setting in chosen {
         recipe.set(setting)?;
     }
+    recipe.change(&weighted_per_case(), "plans.json")?;
     let values = recipe.recipe()?;
     let imported = match &values.planning {
         Planning::Paper(planning) => read(planning.deep_supervision)?,

@@ -52,11 +52,14 @@ pub fn plan(measured: impl Into<Measured>, recipe: &Recipe) -> Plan {
 }
 
 /// As [`plan()`], with some spacings or patches given.
+///
+/// Where only one weighting of intensities was measured, the plan has that one, and its recipe says so.
 pub fn plan_with(measured: impl Into<Measured>, recipe: &Recipe, fixed: &Fixed) -> Plan {
     let measured = measured.into();
+    let recipe = measured.followed(recipe);
     match &recipe.planning {
-        Planning::Paper(planning) => paper::plan(&measured, recipe, planning, fixed),
-        Planning::V2(planning) => v2::plan(&measured, recipe, planning, fixed),
+        Planning::Paper(planning) => paper::plan(&measured, &recipe, planning, fixed),
+        Planning::V2(planning) => v2::plan(&measured, &recipe, planning, fixed),
     }
 }
 

@@ -3,7 +3,19 @@
 use crate::geometry::Grid;
 use artifact::fingerprint::Fingerprint;
 use artifact::plan::{Intensity, NnunetNames};
+use artifact::recipe::{Planning, Recipe, Weighting};
 use artifact::{Label, Region};
+
+/// A channel's name and the intensities of its foreground.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredChannel {
+    /// Name from the data set.
+    pub name: String,
+    /// Every voxel counting the same; nnU-Net's fingerprints don't have it.
+    pub per_voxel: Option<Intensity>,
+    /// Every case counting the same.
+    pub per_case: Intensity,
+}
 
 /// A measured data set.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +29,7 @@ pub struct Measured {
     /// Spacing and nonzero box of every case, image axes.
     pub grids: Vec<Grid>,
     /// Name and foreground intensities of every channel.
-    pub channels: Vec<(String, Intensity)>,
+    pub channels: Vec<MeasuredChannel>,
     /// Classes, background first.
     pub labels: Vec<Label>,
     /// Regions, if the data set has any.
@@ -41,6 +53,23 @@ impl Measured {
         if self.regions.is_empty() { self.labels.len() } else { self.regions.len() }
     }
 
+    /// The weighting of intensities that the recipe asks for, or the one that was measured.
+    pub fn weighting(&self, recipe: &Recipe) -> Weighting {
+        let measured = self.channels.iter().all(|c| c.per_voxel.is_some());
+        if measured { recipe.planning.intensity_weighting() } else { Weighting::PerCase }
+    }
+
+    /// The recipe as far as this data set allows it: with the weighting of intensities that was measured.
+    pub(crate) fn followed(&self, recipe: &Recipe) -> Recipe {
+        let mut followed = recipe.clone();
+        let weighting = match &mut followed.planning {
+            Planning::Paper(planning) => &mut planning.intensity_weighting,
+            Planning::V2(planning) => &mut planning.intensity_weighting,
+        };
+        *weighting = self.weighting(recipe);
+        followed
+    }
+
     /// Entries of `labels` in nnU-Net's `dataset.json`: classes or regions, the background, the ignore label.
     pub fn label_entries(&self) -> usize {
         let named =
@@ -52,13 +81,17 @@ impl Measured {
 impl From<&Fingerprint> for Measured {
     fn from(fingerprint: &Fingerprint) -> Self {
         let sizes: Vec<f64> = fingerprint.cases.iter().map(|c| c.relative_size).collect();
-        let channels = fingerprint.channels.iter();
+        let channels = fingerprint.channels.iter().map(|c| MeasuredChannel {
+            name: c.name.clone(),
+            per_voxel: Some(c.per_voxel),
+            per_case: c.per_case,
+        });
         Self {
             name: fingerprint.dataset.name.clone(),
             file_ending: fingerprint.dataset.file_ending.clone(),
             training_cases: fingerprint.cases.len(),
             grids: crate::geometry::grids(fingerprint),
-            channels: channels.map(|c| (c.name.clone(), c.intensity)).collect(),
+            channels: channels.collect(),
             labels: fingerprint.labels.clone(),
             regions: fingerprint.regions.clone(),
             ignore: fingerprint.ignore.clone(),

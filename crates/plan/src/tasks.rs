@@ -2,11 +2,13 @@
 
 use crate::args::{Args, ExportArgs, FoldArgs, ImportArgs};
 use artifact::fingerprint::Fingerprint;
-use artifact::plan::Plan;
+use artifact::plan::{Normalisation, Plan};
 use artifact::splits::Splits;
 use artifact::{Commit, Provenance, Record, hash_bytes, hash_file};
 use plan::measured::Measured;
 use plan::nnunet::{self, Described};
+use plan::recipe::Resolved;
+use plan::settings::Setting;
 use plan::{command, folds::split, text::summary};
 use stage::{Error, Result, Run};
 use std::path::Path;
@@ -27,7 +29,8 @@ pub(crate) fn plan(args: &Args, run: &Run) -> Result<()> {
     };
     let input = input(args, fingerprint, run)?;
     let recipe_hash = hash_bytes(recipe.document().to_string().as_bytes());
-    let (plan, text) = command::assemble(input.measured, recipe, &settings)?;
+    let (plan, text) = command::assemble(input.measured, recipe.clone(), &settings)?;
+    warn_of_weighting(&plan, &recipe, &settings, run)?;
     let splits = Folds::new(input.ids, args.folds())?;
     let made = args.plan_provenance(input.made.clone()).input("--recipe", recipe_hash);
     write(out, &made, &plan, &text, run)?;
@@ -59,6 +62,26 @@ fn input(args: &Args, fingerprint: &Path, run: &Run) -> Result<Input> {
 
 fn ids(fingerprint: &Fingerprint) -> Vec<String> {
     fingerprint.cases.iter().map(|c| c.id.clone()).collect()
+}
+
+/// nnU-Net's fingerprint has one kind of statistics; only CT is normalised by them.
+fn warn_of_weighting(
+    plan: &Plan,
+    recipe: &Resolved,
+    settings: &[Setting],
+    run: &Run,
+) -> Result<()> {
+    let mut asked = recipe.clone();
+    let key = "planning.intensity_weighting";
+    settings.iter().filter(|s| s.key == key).try_for_each(|s| asked.set(s))?;
+    let ct = plan.channels.iter().any(|c| c.normalisation == Normalisation::Ct);
+    if ct
+        && asked.recipe()?.planning.intensity_weighting()
+            != plan.recipe.planning.intensity_weighting()
+    {
+        run.warn(format!("{key} is per_case in this plan: nnU-Net's fingerprint has no statistics per voxel; one made by nnu-fingerprint has both"));
+    }
+    Ok(())
 }
 
 fn write(out: &Path, made: &Provenance, plan: &Plan, text: &str, run: &Run) -> Result<()> {

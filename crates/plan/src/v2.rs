@@ -62,7 +62,7 @@ pub(crate) fn plan(
         measured,
         recipe,
         transpose,
-        normalisation::channels(measured, masked),
+        normalisation::channels(measured, masked, planning.intensity_weighting),
         planner.configurations(transpose.map(|axis| target[axis])),
     )
 }

@@ -183,8 +183,8 @@ fn bad_inputs_are_input_errors() {
     let good = fs::read_to_string(&path).unwrap();
     let cases = [
         (
-            good.replace("version = 1", "version = 7"),
-            "fingerprint.toml: artifact.version = 7, expected 1\n  hint: this fingerprint was written by another version; make it again\n",
+            good.replace("version = 2", "version = 7"),
+            "fingerprint.toml: artifact.version = 7, expected 2\n  hint: this fingerprint was written by another version; make it again\n",
         ),
         (
             good.replace("kind = \"fingerprint\"", "kind = \"plan\""),
@@ -196,7 +196,7 @@ fn bad_inputs_are_input_errors() {
         ),
         (
             good.replace("cropped_shape", "croped_shape"),
-            "fingerprint.toml: line 40 (cases[0]): missing field `cropped_shape`\n",
+            "fingerprint.toml: line 50 (cases[0]): missing field `cropped_shape`\n",
         ),
         (good.replace("[[cases]]", "[[other]]"), "fingerprint.toml: missing field `cases`\n"),
     ];
@@ -221,16 +221,16 @@ fn bad_inputs_are_input_errors() {
 fn io_names_what_is_read_and_written() {
     let output = Folder::new().run(&["--io"]);
     let expected = "\
-reads --fingerprint fingerprint 1
+reads --fingerprint fingerprint 2
 reads --fingerprint nnU-Net dataset_fingerprint.json
 reads --dataset-json nnU-Net dataset.json
 reads --recipe recipe
-writes --out plan 2
+writes --out plan 3
 writes --out/../splits.toml splits 1
-reads export --plan plan 2
+reads export --plan plan 3
 writes export --out nnU-Net plans.json
 reads import --plans nnU-Net plans.json
-writes import --out plan 2
+writes import --out plan 3
 ";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use artifact::plan::Plan;
+use artifact::recipe::Weighting;
 use artifact::splits::Splits;
 use artifact::{Commit, Provenance, Record};
 use serde_json::{Value, json};
@@ -97,6 +98,51 @@ fn nnu_net_s_fingerprint_becomes_a_plan_its_plans_and_a_plan_again() {
     assert_eq!(back.recipe.schedule.epochs, 3);
     assert_eq!(folder.run("export -q --plan back.toml --out again.json"), (0, String::new()));
     assert_eq!(folder.read("again.json"), plans);
+}
+
+/// nnU-Net's statistics are per case, whatever a recipe asks for: the plan says so, and for CT a warning does.
+#[test]
+fn plans_from_nnu_net_s_statistics_say_how_these_are_weighted() {
+    let folder = Folder::new();
+    let weighting = |name: &str| {
+        let plan = Record::<Plan>::load(&folder.path(name)).unwrap().body;
+        plan.recipe.planning.intensity_weighting()
+    };
+    let line = |name: &str| {
+        let text = fs::read_to_string(folder.path(name)).unwrap();
+        text.lines().find(|l| l.starts_with("intensity_weighting")).unwrap().to_string()
+    };
+    let warning = "warning: planning.intensity_weighting is per_case in this plan: nnU-Net's fingerprint has no statistics per voxel";
+    let paper = "--fingerprint dataset_fingerprint.json --recipe paper --out paper.toml";
+    let per_voxel = "--fingerprint dataset_fingerprint.json --recipe v2 --set planning.intensity_weighting=per_voxel --out set.toml";
+    for (call, name, warned, note) in [
+        (PLAN, "plan.toml", false, None),
+        (paper, "paper.toml", true, Some("; nnU-Net's fingerprint, was \"per_voxel\"")),
+        (per_voxel, "set.toml", true, Some("; nnU-Net's fingerprint, was \"per_voxel\"")),
+    ] {
+        let (code, log) = folder.run(call);
+        assert_eq!(code, 0, "{log}");
+        assert_eq!(log.contains(warning), warned, "{call}: {log}");
+        assert_eq!(weighting(name), Weighting::PerCase, "{call}");
+        assert!(note.is_none_or(|note| line(name).ends_with(note)), "{}", line(name));
+        let plan = Record::<Plan>::load(&folder.path(name)).unwrap().body;
+        assert_eq!(plan.channels[0].intensity.mean, 1.5);
+    }
+    // Only CT is normalised by them.
+    let mut described = Folder::described();
+    described["channel_names"] = json!({"0": "MRI"});
+    folder.write("dataset.json", &described);
+    let (code, log) = folder.run(paper);
+    assert!(code == 0 && !log.contains("warning"), "{log}");
+    assert_eq!(folder.run("export -q --plan plan.toml --out plans.json"), (0, String::new()));
+    let import = format!("{IMPORT} --recipe paper");
+    assert_eq!(folder.run(&import), (0, String::new()));
+    assert_eq!(weighting("back.toml"), Weighting::PerCase);
+    assert!(
+        line("back.toml").ends_with("; plans.json, was \"per_voxel\""),
+        "{}",
+        line("back.toml")
+    );
 }
 
 #[test]

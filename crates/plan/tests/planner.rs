@@ -4,7 +4,7 @@ mod support;
 
 use artifact::Kind;
 use artifact::plan::Normalisation;
-use artifact::recipe::{Planning, Recipe};
+use artifact::recipe::{Planning, Recipe, Weighting};
 use plan::{Fixed, plan, plan_with};
 use support::{channel, fingerprint, paper};
 
@@ -155,6 +155,28 @@ fn channels_are_normalised_by_name_and_masked_by_the_25_percent_rule() {
     assert_eq!(schemes(&data), masked);
     data.cases[0].relative_size = 0.01;
     assert_eq!(schemes(&data)[1], ZScore);
+}
+
+#[test]
+fn each_recipe_takes_its_own_weighting_of_the_intensities() {
+    let mut data = fingerprint([32; 3], [1.0; 3], 4, 2);
+    data.channels = vec![channel("CT"), channel("T1")];
+    let (per_voxel, per_case) = (data.channels[0].per_voxel, data.channels[0].per_case);
+    for (name, text) in plan::recipe::BUILT_IN {
+        let mut recipe = support::recipe(name);
+        let own = if name == "paper" { Weighting::PerVoxel } else { Weighting::PerCase };
+        assert_eq!(recipe.planning.intensity_weighting(), own, "{name}: {text}");
+        for weighting in [own, Weighting::PerVoxel, Weighting::PerCase] {
+            match &mut recipe.planning {
+                Planning::Paper(planning) => planning.intensity_weighting = weighting,
+                Planning::V2(planning) => planning.intensity_weighting = weighting,
+            }
+            let made = plan(&data, &recipe);
+            let expected = if weighting == Weighting::PerVoxel { per_voxel } else { per_case };
+            assert!(made.channels.iter().all(|c| c.intensity == expected), "{name}");
+            assert_eq!(made.recipe, recipe);
+        }
+    }
 }
 
 #[test]

@@ -411,6 +411,6 @@ fn io_lists_what_is_read_and_written() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         text,
-        "reads --dataset dataset\nreads --plan plan 2\nwrites --out/CASE/case.toml case 1\n"
+        "reads --dataset dataset\nreads --plan plan 3\nwrites --out/CASE/case.toml case 1\n"
     );
 }

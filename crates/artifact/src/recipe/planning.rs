@@ -3,6 +3,16 @@
 use crate::plan::Encoder;
 use serde::{Deserialize, Serialize};
 
+/// What counts the same in the foreground intensities of the training set, by which CT is clipped and scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// Every voxel: a case counts by its foreground (the paper).
+    PerVoxel,
+    /// Every case: its voxels share one weight (v2, which draws equally many from each).
+    PerCase,
+}
+
 /// Rules of `nnu-plan`; `rules` says which planner, the other keys are that planner's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rules", rename_all = "snake_case")]
@@ -19,6 +29,14 @@ impl Planning {
         match self {
             Self::Paper(p) => p.gpu_memory_gib,
             Self::V2(p) => p.gpu_memory_gib,
+        }
+    }
+
+    /// What counts the same in the foreground intensities.
+    pub fn intensity_weighting(&self) -> Weighting {
+        match self {
+            Self::Paper(p) => p.intensity_weighting,
+            Self::V2(p) => p.intensity_weighting,
         }
     }
 
@@ -73,6 +91,8 @@ pub struct PaperPlanning {
     pub anisotropy_threshold: f64,
     /// Masked normalisation if cropping leaves at most this fraction of the voxels (mean over cases).
     pub masked_normalisation_below: f64,
+    /// What counts the same in the foreground intensities of CT.
+    pub intensity_weighting: Weighting,
     /// A cascade is planned if the median case has more than this many times the voxels that fit into one patch.
     pub cascade_above_patches: f64,
     /// Factor by which the low-resolution spacing grows per step.
@@ -149,6 +169,8 @@ pub struct V2Planning {
     pub coarse_axis_margin_mm: f64,
     /// Masked normalisation if cropping leaves less than this fraction of the voxels (median over cases).
     pub masked_normalisation_below: f64,
+    /// What counts the same in the foreground intensities of CT.
+    pub intensity_weighting: Weighting,
     /// A cascade is planned if a patch has less than this fraction of the median case's voxels.
     pub cascade_below_fraction: f64,
     /// Factor by which the low-resolution spacing grows per step.

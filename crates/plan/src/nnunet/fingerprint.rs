@@ -2,7 +2,7 @@
 
 use super::{DATASET, Described};
 use crate::geometry::Grid;
-use crate::measured::Measured;
+use crate::measured::{Measured, MeasuredChannel};
 use artifact::plan::{Intensity, NnunetNames};
 use serde::Deserialize;
 use stage::{Error, Result};
@@ -108,7 +108,7 @@ fn grids(read: &Fingerprint) -> std::result::Result<Vec<Grid>, String> {
 fn channels(
     names: &[String],
     read: &Fingerprint,
-) -> std::result::Result<Vec<(String, Intensity)>, String> {
+) -> std::result::Result<Vec<MeasuredChannel>, String> {
     let all = &read.foreground_intensity_properties_per_channel;
     let key = "foreground_intensity_properties_per_channel";
     if all.len() != names.len() {
@@ -118,7 +118,10 @@ fn channels(
         ));
     }
     let channel = |(i, name): (usize, &String)| match all.get(&i.to_string()) {
-        Some(&properties) => Ok((name.clone(), properties.into())),
+        // nnU-Net draws equally many voxels from every case.
+        Some(&properties) => {
+            Ok(MeasuredChannel { name: name.clone(), per_voxel: None, per_case: properties.into() })
+        }
         None => Err(format!("{key}.{i} is missing, expected the channel {name}")),
     };
     names.iter().enumerate().map(channel).collect()

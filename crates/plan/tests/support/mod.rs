@@ -34,7 +34,7 @@ pub fn fingerprint(
 }
 
 pub fn channel(name: &str) -> MeasuredChannel {
-    let intensity = Intensity {
+    let per_voxel = Intensity {
         mean: 1.5,
         sd: 2.0,
         min: -3.0,
@@ -43,7 +43,17 @@ pub fn channel(name: &str) -> MeasuredChannel {
         percentile_00_5: -2.0,
         percentile_99_5: 8.0,
     };
-    MeasuredChannel { name: name.into(), voxels: 100, intensity }
+    // Every number differs between the weightings.
+    let per_case = Intensity {
+        mean: 2.5,
+        sd: 3.0,
+        min: -4.0,
+        median: 2.0,
+        max: 10.0,
+        percentile_00_5: -3.0,
+        percentile_99_5: 9.0,
+    };
+    MeasuredChannel { name: name.into(), voxels: 100, cases: 3, per_voxel, per_case }
 }
 
 pub fn paper() -> Recipe {

@@ -65,7 +65,7 @@ pub fn plan(recipe: &str, more: &str) -> String {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let read = |path: &str| std::fs::read_to_string(crates.join(path)).unwrap();
     let mut plan: toml::Table =
-        read("artifact/tests/golden/records/plan.2/plan.toml").parse().unwrap();
+        read("artifact/tests/golden/records/plan.3/plan.toml").parse().unwrap();
     let recipe: toml::Table = read(&format!("plan/recipes/{recipe}.toml")).parse().unwrap();
     plan.insert("recipe".into(), recipe.into());
     plan.remove("provenance");
