@@ -1,6 +1,7 @@
 //! Classes of a data set.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// One class: its name and the value that stands for it in label maps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +31,9 @@ pub(crate) fn check_regions(
     regions: &[Region],
     ignore: Option<&Label>,
 ) -> Result<(), String> {
+    let values: BTreeSet<i32> = labels.iter().map(|l| l.value).collect();
+    let known = |v: &i32| *v != 0 && values.contains(v);
     for region in regions {
-        let known = |v: &i32| *v != 0 && labels.iter().any(|l| l.value == *v);
         if region.values.is_empty() || !region.values.iter().all(known) {
             return Err(format!(
                 "region {} has values {:?}, expected values of labels other than the background",
@@ -74,14 +76,15 @@ pub(crate) fn check_labels(labels: &[Label]) -> Result<(), String> {
         }
         _ => {}
     }
-    for (i, label) in labels.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for label in labels {
         if label.value < 0 || label.value > i32::from(i16::MAX) {
             return Err(format!(
                 "label {} has value {}, expected 0..=32767",
                 label.name, label.value
             ));
         }
-        if labels[..i].iter().any(|l| l.value == label.value) {
+        if !seen.insert(label.value) {
             return Err(format!(
                 "label {} has value {}, which another label has too",
                 label.name, label.value

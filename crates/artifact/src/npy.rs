@@ -1,21 +1,24 @@
 //! `.npy` files: version 1, C order, little endian; f32, f16, i16, u8, i32, i64.
 //!
-//! Reading goes through ndarray-npy, after the header's claim is held against the file's size: a lying header is
-//! refused before anything is allocated. f16, which ndarray-npy doesn't know, is read and written here.
+//! A header is a Python literal; of those only the one that NumPy writes is understood, a dictionary of `descr`,
+//! `fortran_order` and `shape`, in one pass without recursion: nested brackets can't make it slow or deep. Its claim is
+//! held against the file's size before anything is allocated, and arrays are views of the mapped bytes.
 
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
-use ndarray_npy::ViewNpyExt;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// Element types that artifacts may hold.
-pub trait Element: Copy + 'static {
+const _: () = assert!(cfg!(target_endian = "little"), "arrays are views of little-endian files");
+
+/// Element types that artifacts may hold: any bytes of their size are a value.
+pub trait Element: Copy + FromBytes + IntoBytes + Immutable + 'static {
     /// numpy's descriptor, such as `<f4`.
     const DESCRIPTOR: &'static str;
     /// Name for messages, such as `f32`.
@@ -129,8 +132,11 @@ pub fn encode_header<T: Element>(shape: &[usize]) -> Vec<u8> {
 /// The way out of an array that isn't what its header says.
 pub(crate) const DAMAGED: &str = "the file is cut off or was overwritten; make it again";
 
-/// Longest header with what stands before it: magic (6), version (2), length (2).
-pub(crate) const LONGEST_HEADER: u64 = 10 + u16::MAX as u64;
+/// Magic (6), version (2), length of the header (2).
+pub(crate) const PREFIX: usize = 10;
+
+/// Axes at most, as in NumPy.
+const MOST_AXES: usize = 64;
 
 /// Reads the header and checks it against the file's size.
 ///
@@ -157,27 +163,16 @@ pub fn header(path: &Path, bytes: &[u8]) -> Result<NpyHeader> {
 /// If it isn't `.npy` version 1, C order.
 pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<(NpyHeader, Option<usize>)> {
     let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
-    if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
-        return Err(broken("does not begin with the magic bytes"));
-    }
-    if bytes[6] != 1 {
-        return Err(broken(&format!("version {}, expected 1", bytes[6])));
-    }
-    let data_offset = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let text = bytes.get(10..data_offset).and_then(|t| std::str::from_utf8(t).ok());
+    let data_offset = data_offset(path, bytes)?;
+    let text = bytes.get(PREFIX..data_offset).and_then(|t| std::str::from_utf8(t).ok());
     let text = text.ok_or_else(|| broken("the header is cut off"))?;
-    let descriptor =
-        between(text, "'descr': '", "'").ok_or_else(|| broken("no descr in the header"))?;
-    if between(text, "'fortran_order': ", ",") != Some("False") {
+    let Literal { descriptor, fortran_order, shape } =
+        Literal::parse(text).map_err(|e| broken(&e))?;
+    if fortran_order {
         return Err(Error::input(path, "fortran_order = True, expected C order")
             .hint("numpy.ascontiguousarray(array) before numpy.save"));
     }
-    let shape = between(text, "'shape': (", ")").ok_or_else(|| broken("no shape in the header"))?;
-    let shape: Option<Vec<usize>> =
-        shape.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect();
-    let shape = shape.ok_or_else(|| broken("shape is not a tuple of integers"))?;
-    let item: usize =
-        descriptor.get(2..).and_then(|s| s.parse().ok()).ok_or_else(|| broken("unknown descr"))?;
+    let item = descriptor.get(2..).and_then(whole).ok_or_else(|| broken("unknown descr"))?;
     // The nonzero axes alone must fit too: a 0 beside them hides an overflow that readers run into.
     let mut without_zeros = shape.iter().filter(|&&edge| edge > 0);
     let largest = without_zeros.try_fold(item, |n, &edge| n.checked_mul(edge));
@@ -186,10 +181,141 @@ pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<(NpyHeader, Option<usiz
     Ok((NpyHeader { descriptor: descriptor.into(), shape, data_offset }, expected))
 }
 
-fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
-    let start = text.find(from)? + from.len();
-    let length = text[start..].find(to)?;
-    Some(&text[start..start + length])
+/// Where the data begins, by the first [`PREFIX`] bytes.
+///
+/// # Errors
+/// If it isn't `.npy` version 1.
+pub(crate) fn data_offset(path: &Path, bytes: &[u8]) -> Result<usize> {
+    let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
+    if bytes.len() < PREFIX || &bytes[..6] != b"\x93NUMPY" {
+        return Err(broken("does not begin with the magic bytes"));
+    }
+    if bytes[6] != 1 {
+        return Err(broken(&format!("version {}, expected 1", bytes[6])));
+    }
+    Ok(PREFIX + usize::from(u16::from_le_bytes([bytes[8], bytes[9]])))
+}
+
+/// The dictionary in a header.
+struct Literal<'a> {
+    descriptor: &'a str,
+    fortran_order: bool,
+    shape: Vec<usize>,
+}
+
+impl<'a> Literal<'a> {
+    /// Exactly the three keys, each once, in any order, as NumPy's own reader asks; spaces wherever Python allows them.
+    fn parse(text: &'a str) -> std::result::Result<Self, String> {
+        const KEYS: &str = "descr, fortran_order and shape";
+        let (mut descriptor, mut fortran_order, mut shape) = (None, None, None);
+        let mut scan = Scan(text);
+        if !scan.eat('{') {
+            return Err("the header is not a dictionary".into());
+        }
+        while !scan.eat('}') {
+            let key = scan.quoted().filter(|_| scan.eat(':'));
+            let taken = match key {
+                Some("descr") => {
+                    let found = scan.quoted().ok_or("descr is not a plain type such as '<f4'")?;
+                    descriptor.replace(found).is_some()
+                }
+                Some("fortran_order") => {
+                    let found = scan.word();
+                    let found = found.ok_or("fortran_order is not True or False")?;
+                    fortran_order.replace(found).is_some()
+                }
+                Some("shape") => shape.replace(scan.shape()?).is_some(),
+                Some(other) => {
+                    let other: String = other.escape_debug().take(40).collect();
+                    return Err(format!("the header has a key '{other}', expected {KEYS}"));
+                }
+                None => return Err(format!("the header is not a dictionary of {KEYS}")),
+            };
+            if taken {
+                return Err("the header has a key twice".into());
+            }
+            if !scan.eat(',') && !scan.at('}') {
+                return Err(format!("the header is not a dictionary of {KEYS}"));
+            }
+        }
+        if !scan.blank() {
+            return Err("the header goes on after its dictionary".into());
+        }
+        Ok(Self {
+            descriptor: descriptor.ok_or("no descr in the header")?,
+            fortran_order: fortran_order.ok_or("no fortran_order in the header")?,
+            shape: shape.ok_or("no shape in the header")?,
+        })
+    }
+}
+
+/// The rest of a header, read from left to right once.
+struct Scan<'a>(&'a str);
+
+impl<'a> Scan<'a> {
+    fn blank(&mut self) -> bool {
+        self.0 = self.0.trim_ascii_start();
+        self.0.is_empty()
+    }
+
+    fn at(&mut self, next: char) -> bool {
+        self.0 = self.0.trim_ascii_start();
+        self.0.starts_with(next)
+    }
+
+    fn eat(&mut self, next: char) -> bool {
+        let there = self.at(next);
+        if there {
+            self.0 = &self.0[next.len_utf8()..];
+        }
+        there
+    }
+
+    /// A string without escapes.
+    fn quoted(&mut self) -> Option<&'a str> {
+        let quote = ['\'', '"'].into_iter().find(|quote| self.eat(*quote))?;
+        let (text, rest) = self.0.split_once(quote)?;
+        self.0 = rest;
+        (!text.contains('\\')).then_some(text)
+    }
+
+    fn word(&mut self) -> Option<bool> {
+        for (word, value) in [("True", true), ("False", false)] {
+            self.blank();
+            if let Some(rest) = self.0.strip_prefix(word) {
+                self.0 = rest;
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A tuple of whole numbers.
+    fn shape(&mut self) -> std::result::Result<Vec<usize>, String> {
+        const WRONG: &str = "shape is not a tuple of integers";
+        if !self.eat('(') {
+            return Err(WRONG.into());
+        }
+        let (edges, rest) = self.0.split_once(')').ok_or(WRONG)?;
+        self.0 = rest;
+        if edges.trim_ascii().is_empty() {
+            return Ok(Vec::new());
+        }
+        // One comma may stand at the end; a lone number needs it.
+        let trimmed = edges.trim_ascii();
+        let edges = trimmed.strip_suffix(',').unwrap_or(trimmed);
+        let count = edges.split(',').count();
+        if count > MOST_AXES {
+            return Err(format!("shape has {count} axes, expected at most {MOST_AXES}"));
+        }
+        let edges: Option<Vec<usize>> = edges.split(',').map(|e| whole(e.trim_ascii())).collect();
+        edges.ok_or_else(|| WRONG.into())
+    }
+}
+
+/// Digits and nothing else.
+fn whole(text: &str) -> Option<usize> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A `.npy` file mapped into memory: pages are read when they are touched.
@@ -254,28 +380,35 @@ impl Mapped {
     /// # Panics
     /// If `range` reaches beyond the array.
     pub fn f16_values(&self, range: Range<usize>) -> Result<Vec<f32>> {
-        check_type::<half::f16>(&self.path, &self.header)?;
-        let data = self.map[self.header.data_offset..].as_chunks::<2>().0;
-        let halves: Vec<half::f16> =
-            data[range].iter().map(|bytes| half::f16::from_le_bytes(*bytes)).collect();
-        Ok(halves.to_f32_vec())
+        Ok(self.elements::<half::f16>()?[range].to_f32_vec())
     }
 
     /// The array, without a copy.
     ///
     /// # Errors
     /// If the element type or the number of axes differs.
-    pub fn view<T: Element + ndarray_npy::ViewElement, D: Dimension>(
-        &self,
-    ) -> Result<ArrayView<'_, T, D>> {
-        check_type::<T>(&self.path, &self.header)?;
-        let view = ArrayViewD::<T>::view_npy(&self.map)
+    pub fn view<T: Element, D: Dimension>(&self) -> Result<ArrayView<'_, T, D>> {
+        let view = ArrayViewD::from_shape(IxDyn(&self.header.shape), self.elements::<T>()?)
             .map_err(|e| Error::input(&self.path, format!("not a readable .npy file: {e}")))?;
         view.into_dimensionality::<D>().map_err(|_| wrong_axes::<D>(&self.path, &self.header))
     }
+
+    /// All elements in C order.
+    fn elements<T: Element>(&self) -> Result<&[T]> {
+        check_type::<T>(&self.path, &self.header)?;
+        let at = self.header.data_offset;
+        <[T]>::ref_from_bytes(&self.map[at..]).map_err(|_| {
+            let align = align_of::<T>();
+            let message = format!(
+                "its data begins at byte {at}, expected a multiple of {align} ({})",
+                T::NAME
+            );
+            Error::input(&self.path, message).hint("write it with numpy.save")
+        })
+    }
 }
 
-fn check_type<T: Element>(path: &Path, header: &NpyHeader) -> Result<()> {
+pub(crate) fn check_type<T: Element>(path: &Path, header: &NpyHeader) -> Result<()> {
     if header.descriptor == T::DESCRIPTOR {
         return Ok(());
     }
@@ -291,26 +424,11 @@ fn wrong_axes<D: Dimension>(path: &Path, header: &NpyHeader) -> Error {
     Error::input(path, format!("has shape {:?}, expected {expected} axes", header.shape))
 }
 
-/// An f32 array from the bytes of a `.npy` file; `path` is for messages.
-///
-/// # Errors
-/// As [`header`]; also if the element type isn't f32.
-pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<ArrayD<f32>> {
-    let header = header(path, bytes)?;
-    check_type::<f32>(path, &header)?;
-    let data = bytes[header.data_offset..].as_chunks().0;
-    let values = data.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    ArrayD::from_shape_vec(IxDyn(&header.shape), values)
-        .map_err(|e| Error::input(path, format!("not a readable .npy file: {e}")))
-}
-
 /// Reads an array into memory.
 ///
 /// # Errors
 /// As [`Mapped::open`] and [`Mapped::view`].
-pub fn read<T: Element + ndarray_npy::ViewElement, D: Dimension>(
-    path: &Path,
-) -> Result<Array<T, D>> {
+pub fn read<T: Element, D: Dimension>(path: &Path) -> Result<Array<T, D>> {
     Ok(Mapped::open(path)?.view::<T, D>()?.to_owned())
 }
 
@@ -320,9 +438,7 @@ pub fn read<T: Element + ndarray_npy::ViewElement, D: Dimension>(
 /// As [`read`].
 pub fn read_f16<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
     let mapped = Mapped::open(path)?;
-    check_type::<half::f16>(path, &mapped.header)?;
-    let data = mapped.map[mapped.header.data_offset..].chunks_exact(2);
-    let values: Vec<f32> = data.map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+    let values = mapped.elements::<half::f16>()?.to_f32_vec();
     let array = ArrayD::from_shape_vec(IxDyn(&mapped.header.shape), values);
     let array = array.map_err(|e| Error::input(path, format!("not a readable .npy file: {e}")))?;
     array.into_dimensionality::<D>().map_err(|_| wrong_axes::<D>(path, &mapped.header))

@@ -1,18 +1,37 @@
 //! `.npz` files: named f32 arrays, as `numpy.load` reads them; the same arrays give the same bytes.
 //!
-//! A `.npz` is a zip archive of `.npy` files. Each is held against [`npy::header`]'s checks, so that a lying header
-//! allocates nothing; ndarray-npy's own reader would believe it.
+//! A `.npz` is a zip archive of `.npy` files, and a few bytes of it can say gigabytes: by deflate, and by entries that share
+//! their bytes. Names and shapes of all entries are therefore looked at before the numbers of any are unpacked, and what is
+//! unpacked is as large as the caller expects, or in proportion to the file.
 
-use crate::{Error, Result, npy};
-use ndarray::ArrayD;
-use std::io::{Cursor, Read, Write};
+use crate::npy::{self, NpyHeader};
+use crate::{Error, Result};
+use ndarray::{ArrayD, IxDyn};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Write};
 use std::path::Path;
+use zip::read::ZipFile;
 use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 /// Named arrays in file order.
 pub type Named = Vec<(String, ArrayD<f32>)>;
+
+/// Names and shapes in file order.
+pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// The largest networks have some thousand arrays.
+const MOST_ARRAYS: usize = 1 << 16;
+
+/// Numbers may take so many times the file's bytes where nobody knows how many to expect; weights don't compress.
+const MOST_INFLATION: u64 = 64;
+
+/// Bytes that are unpacked from the smallest file too.
+const SMALL: u64 = 16 << 20;
+
+/// Bytes that are unpacked at a time.
+const PART: usize = 1 << 16;
 
 /// The bytes of an uncompressed `.npz` of these arrays.
 pub fn encode(arrays: &[(String, ArrayD<f32>)]) -> Vec<u8> {
@@ -34,54 +53,153 @@ fn write(arrays: &[(String, ArrayD<f32>)]) -> std::result::Result<Vec<u8>, ZipEr
     Ok(archive.finish()?.into_inner())
 }
 
-/// Reads every array of a `.npz`, compressed or not.
+/// Reads every array of a `.npz`, compressed or not, whose contents nobody knows beforehand.
 ///
 /// # Errors
-/// If the file isn't a zip of f32 `.npy` files; names the array.
+/// If the file isn't a zip of f32 `.npy` files, which names the array; if it says more than 64 times its size, and more
+/// than 16 MiB.
 pub fn read(path: &Path) -> Result<Named> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "read", &e))?;
-    let broken = |e: ZipError| {
-        Error::input(path, format!("not a readable .npz file: {e}"))
-            .hint("the file is cut off or was overwritten; make it again")
-    };
-    let mut archive = ZipArchive::new(std::io::BufReader::new(file)).map_err(broken)?;
-    let mut arrays = Vec::with_capacity(archive.len());
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(broken)?;
-        let name = entry.name().trim_end_matches(".npy").to_string();
-        let array = unpack(path, &mut entry).and_then(|bytes| npy::decode(path, &bytes));
-        let array =
-            array.map_err(|e| Error { message: format!("array {name}: {}", e.message), ..e })?;
-        arrays.push((name, array));
+    let mut archive = Archive::open(path)?;
+    let most = SMALL.max(archive.length.saturating_mul(MOST_INFLATION));
+    let whole = archive.headers.iter().fold(0u64, |sum, (_, h)| sum.saturating_add(bytes_of(h)));
+    if whole > most {
+        let message = format!(
+            "says {whole} bytes of numbers, expected at most {most} in a file of this size"
+        );
+        return Err(Error::input(path, message).hint(npy::DAMAGED));
     }
-    Ok(arrays)
+    archive.arrays()
 }
 
-/// The bytes of one `.npy` file, no more than its header says: a few bytes can be unpacked to gigabytes.
-fn unpack(path: &Path, entry: &mut impl Read) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut read = |bytes: &mut Vec<u8>, most: u64| {
-        let part = entry.by_ref().take(most).read_to_end(bytes);
-        part.map_err(|e| Error::input(path, format!("cannot be unpacked: {e}")))
-    };
-    read(&mut bytes, npy::LONGEST_HEADER)?;
-    let (header, data) = npy::claim(path, &bytes)?;
-    let says = format!("its header says {} {:?}", header.descriptor, header.shape);
-    let Some(expected) = data.and_then(|data| data.checked_add(header.data_offset)) else {
-        return Err(
-            Error::input(path, format!("{says}, more than memory can hold")).hint(npy::DAMAGED)
-        );
-    };
-    // One byte beyond, so that the end of the entry is seen and its checksum compared.
-    let rest = (expected as u64 + 1).saturating_sub(bytes.len() as u64);
-    read(&mut bytes, rest)?;
-    if bytes.len() > expected {
-        let data = expected - header.data_offset;
-        return Err(Error::input(
-            path,
-            format!("holds more than {data} bytes of data, but {says}"),
-        )
-        .hint(npy::DAMAGED));
+/// Reads every array of a `.npz` of known contents: `check` is asked about all names and shapes before anything is unpacked.
+///
+/// # Errors
+/// As [`read`], without its limit; what `check` says.
+pub fn read_if(path: &Path, check: impl FnOnce(&Shapes) -> Result<()>) -> Result<Named> {
+    let mut archive = Archive::open(path)?;
+    let shapes = archive.headers.iter().map(|(name, h)| (name.clone(), h.shape.clone())).collect();
+    check(&shapes)?;
+    archive.arrays()
+}
+
+/// Bytes of an array's numbers; [`Archive::open`] saw that there can be so many.
+fn bytes_of(header: &NpyHeader) -> u64 {
+    let count = header.shape.iter().fold(1u64, |all, &n| all.saturating_mul(n as u64));
+    count.saturating_mul(size_of::<f32>() as u64)
+}
+
+/// An open file and what each of its entries says.
+struct Archive<'a> {
+    path: &'a Path,
+    length: u64,
+    zip: ZipArchive<BufReader<File>>,
+    headers: Vec<(String, NpyHeader)>,
+}
+
+impl<'a> Archive<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let failed = |e| Error::io(path, "read", &e);
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|e| broken(path, &e))?;
+        if zip.len() > MOST_ARRAYS {
+            let message = format!("has {} entries, expected at most {MOST_ARRAYS}", zip.len());
+            return Err(Error::input(path, message));
+        }
+        let mut headers = Vec::with_capacity(zip.len());
+        for i in 0..zip.len() {
+            let mut entry = zip.by_index(i).map_err(|e| broken(path, &e))?;
+            let name = name_of(&entry);
+            let header = header(path, &mut entry).map_err(|e| of_array(&name, e))?;
+            headers.push((name, header));
+        }
+        Ok(Self { path, length, zip, headers })
     }
-    Ok(bytes)
+
+    fn arrays(&mut self) -> Result<Named> {
+        let mut arrays = Named::with_capacity(self.headers.len());
+        for (i, (name, header)) in self.headers.iter().enumerate() {
+            let mut entry = self.zip.by_index(i).map_err(|e| broken(self.path, &e))?;
+            let array = unpack(self.path, &mut entry, header).map_err(|e| of_array(name, e))?;
+            arrays.push((name.clone(), array));
+        }
+        Ok(arrays)
+    }
+}
+
+fn broken(path: &Path, error: &ZipError) -> Error {
+    Error::input(path, format!("not a readable .npz file: {error}")).hint(npy::DAMAGED)
+}
+
+fn of_array(name: &str, error: Error) -> Error {
+    Error { message: format!("array {name}: {}", error.message), ..error }
+}
+
+fn name_of(entry: &ZipFile<'_, impl Read>) -> String {
+    entry.name().trim_end_matches(".npy").to_string()
+}
+
+fn fill(path: &Path, entry: &mut impl Read, most: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    let part = entry.by_ref().take(most as u64).read_to_end(bytes);
+    part.map_err(|e| Error::input(path, format!("cannot be unpacked: {e}")))?;
+    Ok(())
+}
+
+/// The header at the beginning of an entry: f32, and no more than memory can hold.
+fn header(path: &Path, entry: &mut impl Read) -> Result<NpyHeader> {
+    let mut bytes = Vec::new();
+    fill(path, entry, npy::PREFIX, &mut bytes)?;
+    let rest = npy::data_offset(path, &bytes)? - npy::PREFIX;
+    fill(path, entry, rest, &mut bytes)?;
+    let (header, data) = npy::claim(path, &bytes)?;
+    npy::check_type::<f32>(path, &header)?;
+    if data.and_then(|data| data.checked_add(header.data_offset)).is_none() {
+        let message = format!("{}, more than memory can hold", says(&header));
+        return Err(Error::input(path, message).hint(npy::DAMAGED));
+    }
+    Ok(header)
+}
+
+fn says(header: &NpyHeader) -> String {
+    format!("its header says {} {:?}", header.descriptor, header.shape)
+}
+
+/// An entry's numbers, no more than its header says; memory grows with what really comes.
+fn unpack(
+    path: &Path,
+    entry: &mut ZipFile<'_, impl Read>,
+    expected: &NpyHeader,
+) -> Result<ArrayD<f32>> {
+    let mut left = bytes_of(expected);
+    let whole = left;
+    let stored = entry.compressed_size().saturating_add(PART as u64);
+    let mut values = Vec::new();
+    values.reserve_exact(usize::try_from(whole.min(stored) / 4).unwrap_or(0));
+    let mut bytes = Vec::with_capacity(PART);
+    // Two entries can share a name, so that what the second pass finds isn't what the first one saw.
+    if header(path, entry)? != *expected {
+        return Err(Error::input(path, "changes while it is read"));
+    }
+    let wrong = |found: &str| {
+        let message = format!("holds {found} of data, but {}", says(expected));
+        Error::input(path, message).hint(npy::DAMAGED)
+    };
+    while left > 0 {
+        bytes.clear();
+        fill(path, entry, usize::try_from(left).unwrap_or(PART).min(PART), &mut bytes)?;
+        if bytes.is_empty() || bytes.len() % 4 != 0 {
+            let found = whole - left + bytes.len() as u64;
+            return Err(wrong(&format!("{found} bytes")));
+        }
+        values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+        left -= bytes.len() as u64;
+    }
+    // One byte beyond, so that the end of the entry is seen and its checksum compared.
+    bytes.clear();
+    fill(path, entry, 1, &mut bytes)?;
+    if !bytes.is_empty() {
+        return Err(wrong(&format!("more than {whole} bytes")));
+    }
+    ArrayD::from_shape_vec(IxDyn(&expected.shape), values)
+        .map_err(|e| Error::input(path, format!("not a readable .npy file: {e}")))
 }

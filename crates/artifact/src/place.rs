@@ -37,11 +37,16 @@ fn key_of(table: &DeTable<'_>, place: &Range<usize>) -> Option<String> {
 fn visit_table(table: &DeTable<'_>, at: &str, consider: &mut impl FnMut(Range<usize>, &str)) {
     for (key, value) in table {
         let dot = if at.is_empty() { "" } else { "." };
-        let path = format!("{at}{dot}{}", key.get_ref());
+        let path = format!("{at}{dot}{}", short(key.get_ref()));
         consider(key.span(), &path);
         consider(value.span(), &path);
         visit(value.get_ref(), &path, consider);
     }
+}
+
+/// No key of ours is longer; one of a megabyte would be copied for each thing below it.
+fn short(key: &str) -> &str {
+    key.char_indices().nth(100).map_or(key, |(cut, _)| &key[..cut])
 }
 
 fn visit(value: &DeValue<'_>, path: &str, consider: &mut impl FnMut(Range<usize>, &str)) {

@@ -97,6 +97,120 @@ fn lying_and_broken_npy_headers_are_refused_with_one_line() {
     assert!(npy::read::<f32, ndarray::Ix1>(&folder.path().join("none.npy")).is_err());
 }
 
+/// What NumPy's own reader accepts: three keys in any order, either quote, spaces anywhere, and nothing else.
+#[test]
+fn every_way_to_write_a_header_is_read_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |header: &str| {
+        let path = file(folder.path(), "a.npy", &raw(1, header, &[0; 8]));
+        npy::read::<f32, ndarray::Ix2>(&path).map(|a| a.dim()).map_err(|e| e.message)
+    };
+    for header in [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2)}",
+        "{'shape': (1, 2,), 'fortran_order': False, 'descr': '<f4'}",
+        "{\"fortran_order\":False,\"shape\":(1,2),\"descr\":\"<f4\"}",
+        " { 'descr' :'<f4' , 'fortran_order' : False , 'shape' : ( 1 , 2 ) , } ",
+    ] {
+        assert_eq!(read(header), Ok((1, 2)), "{header}");
+    }
+    let rest = "'fortran_order': False, 'shape': (1, 2)";
+    for (header, message) in [
+        ("", "the header is not a dictionary"),
+        ("[]", "the header is not a dictionary"),
+        ("{}", "no descr in the header"),
+        ("{'descr': '<f4', 'shape': (1, 2)}", "no fortran_order in the header"),
+        ("{'descr': '<f4', 'fortran_order': False}", "no shape in the header"),
+        (&format!("{{'descr': ['<f4'], {rest}}}"), "descr is not a plain type such as '<f4'"),
+        (
+            &format!("{{'descr': '<f4', 'x': 1, {rest}}}"),
+            "the header has a key 'x', expected descr, fortran_order and shape",
+        ),
+        (&format!("{{'descr': '<f4', 'descr': '<f4', {rest}}}"), "the header has a key twice"),
+        (&format!("{{'descr': '<f4', {rest}}}}}"), "the header goes on after its dictionary"),
+        (
+            &format!("{{'descr': '<f4' {rest}}}"),
+            "the header is not a dictionary of descr, fortran_order and shape",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': 0, 'shape': (1, 2)}",
+            "fortran_order is not True or False",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': [1, 2]}",
+            "shape is not a tuple of integers",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1, +2)}",
+            "shape is not a tuple of integers",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1,, 2)}",
+            "shape is not a tuple of integers",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (,)}",
+            "shape is not a tuple of integers",
+        ),
+        (
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2",
+            "shape is not a tuple of integers",
+        ),
+        // A decoy inside a string, which a search for keys would take for the real one.
+        ("{'descr': \"'descr': '<f4'\", 'fortran_order': False, 'shape': (1, 2)}", "unknown descr"),
+    ] {
+        assert_eq!(read(header), Err(format!("not a .npy file: {message}")), "{header}");
+    }
+    let axes =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", "1,".repeat(65));
+    let length = u16::try_from(axes.len()).unwrap().to_le_bytes();
+    let bytes = [b"\x93NUMPY\x01\x00", &length[..], axes.as_bytes(), &[0; 4]].concat();
+    let error = npy::Mapped::open(&file(folder.path(), "a.npy", &bytes)).unwrap_err();
+    assert_eq!(error.message, "not a .npy file: shape has 65 axes, expected at most 64");
+}
+
+/// Data that begins where no f32 may lie can't be viewed.
+#[test]
+fn data_out_of_step_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
+    for padding in 0..4usize {
+        let header = format!("{header}{}", " ".repeat(padding));
+        let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+        let begin = 10 + header.len();
+        let bytes = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &[0; 8]].concat();
+        let path = file(folder.path(), "a.npy", &bytes);
+        let read = npy::read::<f32, ndarray::Ix1>(&path).map_err(|e| e.message);
+        if begin.is_multiple_of(4) {
+            assert_eq!(read, Ok(arr1(&[0.0, 0.0])));
+        } else {
+            let message =
+                format!("its data begins at byte {begin}, expected a multiple of 4 (f32)");
+            assert_eq!(read, Err(message));
+        }
+    }
+}
+
+/// Another implementation reads what is written here.
+#[test]
+fn another_reader_finds_the_same_arrays() {
+    fn same<T: npy::Element + ndarray_npy::ReadableElement + PartialEq + std::fmt::Debug>(
+        array: &Array3<T>,
+    ) {
+        let bytes = npy::encode(&array.view());
+        let found = <Array3<T> as ndarray_npy::ReadNpyExt>::read_npy(&bytes[..]).unwrap();
+        assert_eq!(found, *array);
+    }
+    let index = |(z, y, x): (usize, usize, usize)| 100 * z + 10 * y + x;
+    same(&Array3::from_shape_fn((2, 3, 4), |i| index(i) as f32 / 3.0));
+    same(&Array3::from_shape_fn((2, 3, 4), |i| index(i) as f64 / 3.0));
+    same(&Array3::from_shape_fn((2, 3, 4), |i| index(i) as i16 - 99));
+    same(&Array3::from_shape_fn((2, 3, 4), |i| index(i) as i32 - 99));
+    same(&Array3::from_shape_fn((2, 3, 4), |i| index(i) as i64 - 99));
+    same(&Array3::from_shape_fn((1, 2, 3), |i| index(i) as u8));
+    same(&Array3::<f32>::zeros((0, 3, 4)));
+}
+
 fn weights() -> Vec<(String, ArrayD<f32>)> {
     let array = |shape: &[usize]| {
         ArrayD::from_shape_fn(IxDyn(shape), |i| i.slice().iter().sum::<usize>() as f32 / 3.0)
@@ -125,8 +239,18 @@ fn a_lying_or_broken_npz_is_refused_with_one_line() {
         bytes[at..at + to.len()].copy_from_slice(to);
         file(folder.path(), "x.npz", &bytes)
     };
-    // Whatever is changed, the checksum of the entry notices first.
     let error = npz::read(&swap(b"(2,), }       ", b"(4611686018427,), }")).unwrap_err();
+    assert_eq!(
+        error.message,
+        "says 18446744073708 bytes of numbers, expected at most 16777216 in a file of this size"
+    );
+    // Where the claim could be true, the checksum of the entry notices.
+    let error = npz::read(&swap(b"(2,)", b"(1,)")).unwrap_err();
+    assert_eq!(
+        error.message,
+        "array a: holds more than 4 bytes of data, but its header says <f4 [1]"
+    );
+    let error = npz::read(&swap(&1f32.to_le_bytes(), &3f32.to_le_bytes())).unwrap_err();
     assert_eq!(error.message, "array a: cannot be unpacked: Invalid checksum");
     let cut = file(folder.path(), "cut.npz", &good[..good.len() - 30]);
     let error = npz::read(&cut).unwrap_err();

@@ -1,45 +1,10 @@
 //! Files that lie: one line each, no panic, and no memory beyond what the bytes on disk can hold.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod watching;
+
 use artifact::nifti;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-/// The system's allocator, which remembers the largest single request.
-struct Watching;
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-
-#[expect(unsafe_code, reason = "the only way to see what is allocated")]
-// SAFETY: every call is handed to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Watching {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Relaxed);
-        // SAFETY: same contract as ours.
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: same contract as ours.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watching = Watching;
 
 fn golden(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nifti").join(name))
@@ -86,7 +51,7 @@ fn lying_files_are_refused_without_allocating_what_they_claim() {
     let folder = folder.path();
     let lying = claims_216_terabytes();
     let whole = golden("gzip_one.nii.gz");
-    LARGEST.store(0, Relaxed);
+    watching::forget();
 
     let found = refusal(folder, "a.nii", &lying);
     assert_eq!(found, "content has 544 bytes, but its header claims 216000000000352");
@@ -119,11 +84,11 @@ fn lying_files_are_refused_without_allocating_what_they_claim() {
             "{cut} bytes: {found}"
         );
     }
-    assert!(LARGEST.load(Relaxed) < 1 << 20, "one request was for {} bytes", LARGEST.load(Relaxed));
+    watching::none_above(1 << 20);
 
     every_damaged_header_is_read_or_refused(folder);
     // A changed dim can honestly ask for all that 544 bytes hold, never for more.
-    assert!(LARGEST.load(Relaxed) < 1 << 20, "one request was for {} bytes", LARGEST.load(Relaxed));
+    watching::none_above(1 << 20);
 }
 
 /// Each header byte takes each of a few values; whatever it means, nothing panics.

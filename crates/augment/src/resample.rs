@@ -371,6 +371,29 @@ mod tests {
         }
     }
 
+    /// A case of more than 2³¹ voxels, nearly all of them pages that nobody wrote, with a small one in its far corner.
+    #[test]
+    fn cases_that_32_bits_cannot_count_are_read_like_others() {
+        let small = Array3::from_shape_fn(CASE, |(z, y, x)| ((z * 7 + y * 13 + x * 3) % 3) as i16);
+        let mut large = Array3::<i16>::zeros([29, 8606, 8606]);
+        assert!(i32::try_from(large.len()).is_err());
+        let at = [0, 8606 - CASE[1], 8606 - CASE[2]];
+        large.slice_mut(s![.., at[1].., at[2]..]).assign(&small);
+        let matrix = rotation([0.4, -0.7, 0.3]).map(|row| row.map(|v| v * 0.7));
+        for centre in [[14.0, 15.5, 30.25], [20.0, 20.0, 45.5]] {
+            let warp = |shift: [usize; 3]| Warp {
+                patch: [5, 6, 20],
+                centre: [0, 1, 2].map(|a| centre[a] + shift[a] as f64),
+                matrix,
+                displacement: None,
+                planes: false,
+            };
+            let mut found = Array3::from_elem([5, 6, 20], 9);
+            sample_label(large.view(), &warp(at), 1, found.view_mut());
+            assert_eq!(found, heaviest(small.view(), &warp([0; 3])), "{centre:?}");
+        }
+    }
+
     #[test]
     fn labels_are_the_same_at_every_level_and_axis_order() {
         // Three classes in all arrangements, and larger patches of one.

@@ -12,7 +12,7 @@ use augment::spatial::{Warp, rotation};
 use ndarray::{Array, Array3, Array4, ArrayView3, Axis, Dimension, s};
 use std::path::Path;
 
-fn golden<T: Element + ndarray_npy::ViewElement, D: Dimension>(name: &str) -> Array<T, D> {
+fn golden<T: Element, D: Dimension>(name: &str) -> Array<T, D> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2");
     read(&folder.join(format!("{name}.npy"))).unwrap()
 }

@@ -1,7 +1,7 @@
 //! One case through all models, back to its own grid, onto the disk.
 
 use crate::average::Average;
-use crate::ensemble::Member;
+use crate::ensemble::{Ensemble, Member};
 use crate::export::{EachOutput, Grid, Outputs, write_f16};
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::maps::Maps;
@@ -9,7 +9,7 @@ use crate::memory::{self, Bytes};
 use crate::prepare::Prepared;
 use crate::write::{Rules, Segmentation};
 use artifact::case::Case;
-use artifact::npz::{self, Named};
+use artifact::npz::Named;
 use artifact::prediction::PROBABILITIES;
 use artifact::recipe::Averaged;
 use artifact::{Commit, npy, previous};
@@ -23,6 +23,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+const BELONG_TOGETHER: &str =
+    "weights and plan.toml of a model belong together; train this fold again";
 
 /// Models, ready to predict.
 #[derive(Debug)]
@@ -61,8 +64,13 @@ impl Predictor {
     pub fn new(lineup: Lineup, probabilities: bool, device: Device) -> Result<Self> {
         let mut weights = Vec::new();
         for stage in &lineup.stages {
-            let members = stage.ensemble.members.iter();
-            let read = members.map(|member| npz::read(&member.weights));
+            let Ensemble { members, configuration, .. } = &stage.ensemble;
+            let read = members.iter().map(|member| {
+                net::weights::read(&member.weights, &configuration.network).map_err(|e| {
+                    let hint = e.hint.clone().unwrap_or_else(|| BELONG_TOGETHER.into());
+                    e.hint(hint)
+                })
+            });
             weights.push(read.collect::<artifact::Result<Vec<Named>>>()?);
         }
         let rules =
@@ -94,9 +102,7 @@ impl Predictor {
                 };
                 let Member { weights, .. } = &ensemble.members[member];
                 net.set_parameters(&self.weights[stage][member]).map_err(|e| {
-                    Error::input(format!("{}: {e}", weights.display())).hint(
-                        "weights and plan.toml of a model belong together; train this fold again",
-                    )
+                    Error::input(format!("{}: {e}", weights.display())).hint(BELONG_TOGETHER)
                 })?;
                 Loaded { stage, member, net }
             }

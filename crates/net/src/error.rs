@@ -42,6 +42,9 @@ pub enum Error {
     /// A tensor that the network or the optimiser does not know.
     #[error("tensor {0}: found, but there is no such tensor in this network")]
     UnknownTensor(String),
+    /// A tensor that is there more than once.
+    #[error("tensor {0}: found twice")]
+    RepeatedTensor(String),
     /// A tensor of another shape.
     #[error("tensor {name}: found shape {found:?}, expected {expected:?}")]
     TensorShape {

@@ -220,7 +220,7 @@ fn weights_survive_a_file_and_are_checked() {
     let bytes = weights::to_npz(&net.parameters().unwrap());
     assert_eq!(bytes, weights::to_npz(&started(&device).parameters().unwrap()), "same bytes");
     artifact::Commit::file(&path, &bytes).unwrap();
-    let named = weights::read_npz(&path).unwrap();
+    let named = weights::read(&path, &network()).unwrap();
     let mut read = UNet::new(&network(), &device).unwrap();
     read.set_parameters(&named).unwrap();
     assert_eq!(bits(&net.parameters().unwrap()), bits(&read.parameters().unwrap()));

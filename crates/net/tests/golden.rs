@@ -17,7 +17,7 @@ struct Golden {
 
 fn golden(name: &'static str, network: Network, loss: LossOptions) -> (&'static str, Golden) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.npz"));
-    let arrays = net::weights::read_npz(&path).expect("golden file").into_iter().collect();
+    let arrays = artifact::npz::read(&path).expect("golden file").into_iter().collect();
     (name, Golden { arrays, network, loss })
 }
 

@@ -134,6 +134,17 @@ fn what_these_programs_cannot_do_is_named_with_key_found_and_expected() {
             json!("torch.nn.modules.batchnorm.BatchNorm3d"),
             "configurations.3d_fullres.architecture.arch_kwargs.norm_op = \"torch.nn.modules.batchnorm.BatchNorm3d\", expected \"torch.nn.modules.instancenorm.InstanceNorm3d\"",
         ),
+        // A count from which lists are made.
+        (
+            &format!("{arguments}/n_stages"),
+            json!(1u64 << 40),
+            "configurations.3d_fullres.architecture.arch_kwargs.n_stages = 1099511627776, expected a count from 1 to 32",
+        ),
+        (
+            "/configurations",
+            (0..101).map(|i| (i.to_string(), json!({}))).collect(),
+            "configurations has 101 entries, expected at most 100",
+        ),
         (
             &format!("{arguments}/nonlin"),
             json!("torch.nn.ReLU"),

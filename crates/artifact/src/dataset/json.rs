@@ -2,6 +2,7 @@
 
 use crate::{Label, Region};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// What `dataset.json` says.
 #[derive(Debug)]
@@ -154,14 +155,16 @@ fn labels(top: &Map<String, Value>) -> Parsed<(Vec<Label>, Vec<Region>, Option<L
     }
     let has_regions = entries.iter().any(|(_, values, list)| *list && values.len() != 1);
     let mut labels: Vec<Label> = Vec::new();
+    let mut named = BTreeSet::new();
     for (name, values, _) in &entries {
         if let [value] = values[..] {
+            named.insert(value);
             labels.push(Label { name: name.clone(), value });
         }
     }
     // Values that only occur inside regions have no name of their own.
     for &value in entries.iter().flat_map(|(_, values, _)| values) {
-        if labels.iter().all(|l| l.value != value) {
+        if named.insert(value) {
             labels.push(Label { name: format!("label {value}"), value });
         }
     }

@@ -1,31 +1,50 @@
 //! PNG pictures: grey, colour, 1 to 16 bits; palettes are expanded, opacity is dropped, one bit is 0 or 1.
 
 use super::{Geometry, Volume};
+use crate::nifti::MOST_INFLATION;
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayView3};
-use png::{BitDepth, ColorType, Decoder, Encoder, Limits, Reader, Transformations};
+use png::{
+    BitDepth, ColorType, Decoder, Encoder, InterlaceInfo, Limits, Reader, Transformations,
+    expand_interlaced_row,
+};
 use std::io::Cursor;
 use std::path::Path;
 
-/// A picture of 65535 × 65535 pixels is beyond what a network is trained on, and what a decoder should allocate.
-const MOST_PIXELS: u64 = 1 << 30;
+/// Half as many again as nnU-Net's reader takes (Pillow ends above 2 × 89478485 pixels).
+const MOST_PIXELS: u64 = 1 << 28;
+
+/// What the decoder may take for itself, one row of any picture and its own tables.
+const DECODER: Limits = Limits { bytes: 64 << 20 };
 
 /// nnU-Net's distance of slices that don't exist.
 const NO_SLICES_MM: f64 = 999.0;
 
+/// The header is held against the file's size before a decoder believes it.
 fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<Cursor<&'a [u8]>>> {
-    let limits = Limits { bytes: usize::try_from(8 * MOST_PIXELS).unwrap_or(usize::MAX) };
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
+    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), DECODER);
     decoder.set_transformations(Transformations::EXPAND);
-    let reader = decoder.read_info().map_err(|e| fault(path, &e))?;
-    let (width, height) = reader.info().size();
-    if u64::from(width) * u64::from(height) > MOST_PIXELS {
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let info = decoder.read_header_info().map_err(|e| fault(path, &e))?;
+    let (width, height) = info.size();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MOST_PIXELS {
         return Err(Error::input(
             path,
             format!("has {width} × {height} pixels, expected at most {MOST_PIXELS} in all"),
         ));
     }
-    Ok(reader)
+    let needed = (pixels * info.bits_per_pixel() as u64).div_ceil(8);
+    let most = bytes.len() as u64 * MOST_INFLATION;
+    if needed > most {
+        return Err(Error::input(
+            path,
+            format!("holds at most {most} bytes, but its header claims {needed}"),
+        )
+        .hint("the file is cut off or its header is wrong"));
+    }
+    decoder.read_info().map_err(|e| fault(path, &e))
 }
 
 fn fault(path: &Path, error: &png::DecodingError) -> Error {
@@ -57,11 +76,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Volume> {
     let mut reader = open(path, bytes)?;
     let geometry = geometry(&reader);
     let (stored, channels) = samples(&reader);
-    let size = reader
-        .output_buffer_size()
-        .ok_or_else(|| Error::input(path, "is too large for this machine"))?;
-    let mut pixels = vec![0u8; size];
-    reader.next_frame(&mut pixels).map_err(|e| fault(path, &e))?;
+    let pixels = pixels(path, &mut reader)?;
     let wide = reader.output_color_type().1 == BitDepth::Sixteen;
     // Black and white are false and true to nnU-Net's reader, not black and white.
     let grey = reader.info().color_type == ColorType::Grayscale;
@@ -74,6 +89,38 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Volume> {
     let at = |(c, _, y, x): (usize, usize, usize, usize)| value((y * width + x) * stored + c);
     let channels = Array4::from_shape_fn((channels, 1, height, width), at);
     Ok(Volume { geometry, channels })
+}
+
+/// All samples in rows, as [`samples`] says. Memory is taken for rows that are there, not for those of the header.
+fn pixels(path: &Path, reader: &mut Reader<Cursor<&[u8]>>) -> Result<Vec<u8>> {
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| Error::input(path, "is too large for this machine"))?;
+    let (mut rows, mut passes) = (Vec::new(), Vec::new());
+    while let Some(row) = reader.next_interlaced_row().map_err(|e| fault(path, &e))? {
+        rows.extend_from_slice(row.data());
+        if let InterlaceInfo::Adam7(pass) = row.interlace() {
+            passes.push((*pass, row.data().len()));
+        }
+    }
+    // The first picture of an animation can be smaller than the header says.
+    if rows.len() != size {
+        let message = format!("has {} bytes of pixels, but its header claims {size}", rows.len());
+        return Err(Error::input(path, message).hint("expected a single picture"));
+    }
+    if passes.is_empty() {
+        return Ok(rows);
+    }
+    let (colour, depth) = reader.output_color_type();
+    let bits = colour.samples() as u8 * depth as u8;
+    let (_, height) = reader.info().size();
+    let stride = size / height as usize;
+    let (mut whole, mut at) = (vec![0; size], 0);
+    for (pass, length) in passes {
+        expand_interlaced_row(&mut whole, stride, &rows[at..at + length], &pass, bits);
+        at += length;
+    }
+    Ok(whole)
 }
 
 /// Grey, 8 bits if the values allow it, else 16.

@@ -9,7 +9,14 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Deflate can't make more than 1032 bytes out of one (258 bytes from two bits).
-const MOST_INFLATION: u64 = 1032;
+pub(crate) const MOST_INFLATION: u64 = 1032;
+
+/// A header and a trailer are believed up to so many times the stored bytes, or so many bytes; beyond, memory grows with
+/// what really comes out.
+const BELIEVED: (usize, u64) = (64, 16 << 20);
+
+/// Content behind the voxels that is inflated too, so that the checksum behind it is compared.
+const SURPLUS: u64 = 1 << 20;
 
 pub(super) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
@@ -83,7 +90,7 @@ pub(super) fn inflate(path: &Path, stored: Vec<u8>, needed: u64) -> Result<Vec<u
         )
         .hint("the file is cut off or its header is wrong"));
     }
-    if let Some(content) = inflate_one_member(&stored, needed, most) {
+    if let Some(content) = inflate_one_member(&stored, needed) {
         return Ok(content);
     }
     inflate_members(path, &stored, needed)
@@ -95,9 +102,11 @@ fn too_short(path: &Path, found: u64, needed: u64) -> Error {
 }
 
 /// The usual case, and the fastest: one gzip member whose trailer tells its size.
-fn inflate_one_member(stored: &[u8], needed: u64, most: u64) -> Option<Vec<u8>> {
+fn inflate_one_member(stored: &[u8], needed: u64) -> Option<Vec<u8>> {
     let size = u64::from(u32::from_le_bytes(*stored.last_chunk()?));
-    if size < needed || size > most {
+    let (times, bytes) = BELIEVED;
+    let believed = bytes.max((stored.len() * times) as u64);
+    if size < needed || size - needed > SURPLUS || size > believed {
         return None;
     }
     let mut content = vec![0; usize::try_from(size).ok()?];
@@ -105,7 +114,8 @@ fn inflate_one_member(stored: &[u8], needed: u64, most: u64) -> Option<Vec<u8>> 
     (written as u64 >= needed).then_some(content)
 }
 
-/// Any number of members, streamed; the buffer grows with what really comes out. Checks every member's checksum.
+/// Any number of members, streamed; the buffer grows with what really comes out. Checks every member's checksum,
+/// unless much more comes than the header speaks of: then nothing behind it is looked at.
 fn inflate_members(path: &Path, stored: &[u8], needed: u64) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     let mut rest = stored;
@@ -118,8 +128,11 @@ fn inflate_members(path: &Path, stored: &[u8], needed: u64) -> Result<Vec<u8>> {
             .take(missing)
             .read_to_end(&mut content)
             .map_err(|e| truncated(path, &e.to_string()))?;
-        std::io::copy(&mut member, &mut std::io::sink())
+        let surplus = std::io::copy(&mut member.by_ref().take(SURPLUS), &mut std::io::sink())
             .map_err(|e| truncated(path, &e.to_string()))?;
+        if surplus == SURPLUS {
+            break;
+        }
         rest = member.into_inner();
     }
     if (content.len() as u64) < needed {

@@ -21,6 +21,8 @@ use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub(crate) use bytes::MOST_INFLATION;
+
 pub use byte_volume::ByteVolume;
 pub use write::{encode_image, encode_labels};
 

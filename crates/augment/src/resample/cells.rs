@@ -107,6 +107,10 @@ impl<'a, T: Copy> Grid<'a, T> {
             // Whole numbers, all of them voxels.
             last[0] += 0.5;
         }
+        if i32::try_from(data.len()).is_err() {
+            // Beyond what lists of cells can count: each voxel is looked up by itself, like those at the border.
+            last = [0.0; 3];
+        }
         Self { data, shape, strides, steps, last, outside }
     }
 

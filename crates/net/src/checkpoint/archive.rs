@@ -13,17 +13,26 @@ use zip::{CompressionMethod, ZipArchive};
 /// Larger pickles aren't a network's: names and plans take less than a megabyte.
 const LARGEST_PICKLE: u64 = 32 << 20;
 
+/// Storages are read so many times the file's size at most: tensors that take turns at a few large storages would have
+/// each of them read again and again.
+const MOST_READ: u64 = 4;
+
 /// An open checkpoint file.
 pub(super) struct Archive {
     path: PathBuf,
     zip: ZipArchive<BufReader<File>>,
     prefix: String,
+    /// Bytes of storages that may still be read.
+    left: u64,
+    /// The storage that was read last, as neighbours may share it.
+    last: Option<(Storage, Vec<f32>)>,
 }
 
 impl Archive {
     /// Opens a file; returns it with its pickle.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<u8>)> {
         let file = File::open(path).map_err(|e| Error::io(path, "read", &e))?;
+        let length = file.metadata().map_err(|e| Error::io(path, "read", &e))?.len();
         let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| {
             Error::input(path, format!("not a zip archive as torch.save writes it: {e}")).hint(
                 "the file is cut off, or older than PyTorch 1.6: load and save it there again",
@@ -36,7 +45,8 @@ impl Archive {
         let prefix = inner.ok_or_else(|| {
             Error::input(path, "holds no data.pkl, expected a file that torch.save wrote")
         })?;
-        let mut archive = Self { path: path.into(), zip, prefix };
+        let left = length.saturating_mul(MOST_READ);
+        let mut archive = Self { path: path.into(), zip, prefix, left, last: None };
         let pickle = archive.entry("data.pkl", Some(LARGEST_PICKLE))?;
         let order = format!("{}byteorder", archive.prefix);
         if archive.zip.index_for_name(&order).is_some()
@@ -66,8 +76,33 @@ impl Archive {
             return Err(error(format!("has {} bytes, expected up to {most}", entry.size())));
         }
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
+        let most = most.map_or(u64::MAX, |most| most + 1);
+        entry.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
         Ok(bytes)
+    }
+
+    /// A storage's numbers as f32.
+    fn numbers(&mut self, values: &Values, name: &str, storage: &Storage) -> Result<&[f32]> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != storage) {
+            let path = self.path.clone();
+            let error = |e: String| Error::input(&path, format!("tensor {name}: {e}"));
+            self.last = None;
+            let key = format!("data/{}", values.text(&storage.key));
+            let bytes = self.entry(&key, None)?;
+            let expected = storage.length.checked_mul(storage.number.bytes());
+            if expected != Some(bytes.len()) {
+                let (length, found) = (storage.length, bytes.len());
+                return Err(error(format!(
+                    "{key} has {found} bytes, but is said to hold {length} numbers"
+                )));
+            }
+            let left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                error(format!("shares {key} with too many others, expected a storage each"))
+            })?;
+            self.left = left;
+            self.last = Some((storage.clone(), numbers(storage, &bytes).map_err(error)?));
+        }
+        Ok(self.last.as_ref().map_or(&[], |(_, numbers)| numbers))
     }
 
     /// The numbers of a tensor as f32, in C order.
@@ -78,19 +113,10 @@ impl Archive {
         tensor: &Tensor,
     ) -> Result<ArrayD<f32>> {
         let storage = &tensor.storage;
-        let error = |e: String| Error::input(&self.path, format!("tensor {name}: {e}"));
+        let path = self.path.clone();
+        let error = |e: String| Error::input(&path, format!("tensor {name}: {e}"));
         let count = extent(tensor).map_err(error)?;
-        let key = format!("data/{}", values.text(&storage.key));
-        let bytes = self.entry(&key, None)?;
-        let error = |e: String| Error::input(&self.path, format!("tensor {name}: {e}"));
-        let expected = storage.length.checked_mul(storage.number.bytes());
-        if expected != Some(bytes.len()) {
-            let (length, found) = (storage.length, bytes.len());
-            return Err(error(format!(
-                "{key} has {found} bytes, but is said to hold {length} numbers"
-            )));
-        }
-        let numbers = numbers(storage, &bytes).map_err(error)?;
+        let numbers = self.numbers(values, name, storage)?;
         let mut out = Vec::with_capacity(count);
         let mut index = vec![0; tensor.size.len()];
         for _ in 0..count {

@@ -8,6 +8,8 @@ const MOST_JSON_LEVELS: usize = 32;
 /// Counted as the text's length and so many bytes per value.
 const MOST_JSON_BYTES: usize = 64 << 20;
 const JSON_VALUE_BYTES: usize = 64;
+/// What the smallest pickle may say.
+const LEAST_JSON_BYTES: usize = 1 << 20;
 
 /// Index of a [`Value`] in [`Values`].
 pub(super) type Id = u32;
@@ -153,9 +155,10 @@ impl Values {
     }
 
     /// A value as JSON, if it is made of nothing else. A few bytes can say a list of lists of the same list, so that
-    /// depth and number of values are limited.
+    /// depth and number of values are limited, in proportion to the pickle.
     pub(super) fn json(&self, id: Id) -> Option<serde_json::Value> {
-        let mut left = MOST_JSON_BYTES;
+        let most = self.pickle.len().saturating_mul(JSON_VALUE_BYTES) + LEAST_JSON_BYTES;
+        let mut left = most.min(MOST_JSON_BYTES);
         self.json_within(id, MOST_JSON_LEVELS, &mut left)
     }
 

@@ -234,7 +234,7 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
     let at = |e: net::Error| Error::input(format!("{}: {e}", source.weights.display()));
     let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&c.network, &device).map_err(at)?;
-    net.set_parameters(&weights::read_npz(&source.weights)?).map_err(at)?;
+    net.set_parameters(&weights::read(&source.weights, &c.network)?).map_err(at)?;
     let axes = plan.recipe.augmentation.mirror_axes.iter();
     let mirror_axes: Vec<usize> =
         axes.filter_map(|axis| axis.checked_sub(usize::from(flat))).collect();

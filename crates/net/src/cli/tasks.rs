@@ -38,7 +38,7 @@ pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
     let device = args.on.open(run)?;
     let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
-    let named = weights::read_npz(&args.weights)?;
+    let named = weights::read(&args.weights, &chosen.network)?;
     let at =
         |path: &std::path::Path, e: net::Error| Error::input(format!("{}: {e}", path.display()));
     net.set_parameters(&named).map_err(|e| at(&args.weights, e))?;

@@ -22,6 +22,8 @@ pub(crate) use init::initialise;
 use ndarray::{Array5, ArrayD, ArrayView4, ArrayView5, ArrayViewMut5, IxDyn};
 pub use on_device::DeviceBatch;
 use state::State;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 pub(crate) use topology::{Layer, Parameter, Role, Topology, loss_weights};
 
 /// The passes over a network on one engine.
@@ -314,22 +316,39 @@ pub(crate) fn gather_named(
     parameters: &[Parameter],
     named: &[(String, ArrayD<f32>)],
 ) -> Result<Vec<f32>, Error> {
-    if let Some((name, _)) = named.iter().find(|(n, _)| parameters.iter().all(|p| p.name != *n)) {
-        return Err(Error::UnknownTensor(name.clone()));
-    }
+    check_named(parameters, named.iter().map(|(name, array)| (name.as_str(), array.shape())))?;
+    let ranges: BTreeMap<&str, Range<usize>> =
+        parameters.iter().map(|p| (p.name.as_str(), p.range.clone())).collect();
     let mut values = vec![0.0; parameters.last().map_or(0, |p| p.range.end)];
-    for p in parameters {
-        let (_, array) = named
-            .iter()
-            .find(|(name, _)| *name == p.name)
-            .ok_or_else(|| Error::MissingTensor(p.name.clone()))?;
-        if array.shape() != p.shape {
-            let (name, found) = (p.name.clone(), array.shape().to_vec());
-            return Err(Error::TensorShape { name, found, expected: p.shape.clone() });
-        }
-        for (to, from) in values[p.range.clone()].iter_mut().zip(array) {
+    for (name, array) in named {
+        for (to, from) in values[ranges[name.as_str()].clone()].iter_mut().zip(array) {
             *to = *from;
         }
     }
     Ok(values)
+}
+
+/// Names and shapes of arrays are exactly those of the parameters, in any order.
+pub(crate) fn check_named<'a>(
+    parameters: &[Parameter],
+    arrays: impl Iterator<Item = (&'a str, &'a [usize])>,
+) -> Result<(), Error> {
+    let known: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let mut found = BTreeMap::new();
+    for (name, shape) in arrays {
+        if !known.contains(name) {
+            return Err(Error::UnknownTensor(name.into()));
+        }
+        if found.insert(name, shape).is_some() {
+            return Err(Error::RepeatedTensor(name.into()));
+        }
+    }
+    for Parameter { name, shape, .. } in parameters {
+        let found = found.get(name.as_str()).ok_or_else(|| Error::MissingTensor(name.clone()))?;
+        if found != shape {
+            let (name, found, expected) = (name.clone(), found.to_vec(), shape.clone());
+            return Err(Error::TensorShape { name, found, expected });
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,9 @@ use artifact::plan::{Channel, Configuration, Encoder, Geometry, NnunetNames, Nor
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// nnU-Net plans four, people add some; each is read with all that it inherits.
+const MOST_CONFIGURATIONS: usize = 100;
+
 /// What `plans.json` says; data set and recipe come from elsewhere.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
@@ -119,6 +122,12 @@ impl Reader<'_> {
         &mut self,
         all: &Map<String, Value>,
     ) -> Result<BTreeMap<String, Configuration>, String> {
+        if all.len() > MOST_CONFIGURATIONS {
+            return Err(format!(
+                "configurations has {} entries, expected at most {MOST_CONFIGURATIONS}",
+                all.len()
+            ));
+        }
         let mut read = BTreeMap::new();
         let mut folders = BTreeMap::new();
         for name in all.keys() {

@@ -6,6 +6,9 @@ use artifact::dataset::DatasetJson;
 use artifact::plan::{Encoder, Network};
 use serde_json::{Value, json};
 
+/// Each stage but the first halves an axis: no image has more.
+const MOST_STAGES: usize = 32;
+
 /// The network of an `architecture`; images have as many channels as `described` says.
 pub(super) fn network(
     mut table: Table,
@@ -27,7 +30,11 @@ pub(super) fn network(
     let mut arguments = table.table("arch_kwargs")?;
     table.finish()?;
     let dimensions = if flat { 2 } else { 3 };
-    let stages: usize = arguments.take("n_stages", "a count from 1")?;
+    let expected = format!("a count from 1 to {MOST_STAGES}");
+    let stages: usize = arguments.take("n_stages", &expected)?;
+    if stages > MOST_STAGES {
+        return Err(format!("{} = {stages}, expected {expected}", arguments.at("n_stages")));
+    }
     arguments.fixed("conv_op", &json!(layer("conv_op", dimensions)))?;
     arguments.fixed("norm_op", &json!(layer("norm_op", dimensions)))?;
     arguments.fixed("conv_bias", &json!(true))?;

@@ -23,7 +23,7 @@ fn checkpoints_of_nnunet_give_its_logits() {
         assert_eq!(found.trainer.as_deref(), Some("nnUNetTrainer"));
         let axes = if flat { vec![0, 1] } else { vec![0, 1, 2] };
         assert_eq!(found.mirror_axes, Some(axes));
-        let arrays: Vec<_> = crate::weights::read_npz(&golden(logits)).unwrap();
+        let arrays: Vec<_> = artifact::npz::read(&golden(logits)).unwrap();
         let array = |key: &str| {
             let (_, array) = arrays.iter().find(|(name, _)| name == key).unwrap();
             array.clone().into_dimensionality::<Ix5>().unwrap()
@@ -233,6 +233,60 @@ fn tensors_that_lie_about_themselves_are_refused() {
     assert_eq!(refusal(&pickle(shape, far)), message);
     let integers = refusal(&pickle(b"torch\nFloatStorage", b"torch\nDoubleStorag"));
     assert!(integers.contains("asks for torch.DoubleStorag, which is not allowed"), "{integers}");
+}
+
+/// Every tensor a view of a storage that is most of the file: read once where neighbours share it, but not again and again
+/// where two take turns.
+#[test]
+fn tensors_that_take_turns_at_large_storages_are_refused() {
+    const NUMBERS: usize = 1 << 20;
+    let large = vec![0u8; 4 * NUMBERS];
+    // `K` 0 to 255: the storage's key and length, in the writer's own words.
+    let shared = |turns: usize| {
+        let entries = changed(|name, bytes| {
+            Some(match name {
+                "checkpoint/data/0" | "checkpoint/data/1" => large.clone(),
+                "checkpoint/data.pkl" => one_storage_for_all(&bytes, turns, NUMBERS),
+                _ => bytes,
+            })
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.pth");
+        artifact::Commit::file(&path, &entries).unwrap();
+        read(&path, &plain()).map(drop).map_err(|e| e.message)
+    };
+    shared(1).unwrap();
+    let message = shared(2).unwrap_err();
+    assert!(message.ends_with("with too many others, expected a storage each"), "{message}");
+}
+
+/// The pickle with each tensor in storage 0 (of `turns` many, in turn), which holds so many numbers.
+fn one_storage_for_all(pickle: &[u8], turns: usize, numbers: usize) -> Vec<u8> {
+    let begin = b"FloatStorage\nX";
+    let (mut out, mut rest, mut tensors) = (Vec::new(), pickle, 0usize);
+    while let Some(at) = rest.windows(begin.len()).position(|w| w == begin) {
+        let (before, key) = rest.split_at(at + begin.len());
+        out.extend_from_slice(before);
+        let digits = u32::from_le_bytes(*key.first_chunk().unwrap()) as usize;
+        // Names of one parameter are neighbours only in part, so each parameter takes its turn by its own key.
+        let own: usize = std::str::from_utf8(&key[4..4 + digits]).unwrap().parse().unwrap();
+        let turn = (own % turns).to_string();
+        out.extend_from_slice(&(turn.len() as u32).to_le_bytes());
+        out.extend_from_slice(turn.as_bytes());
+        rest = &key[4 + digits..];
+        // `X` 3 `cpu`, then the length as `K` or `J`.
+        let cpu = b"X\x03\0\0\0cpu";
+        assert!(rest.starts_with(cpu));
+        let length = &rest[cpu.len()..];
+        out.extend_from_slice(cpu);
+        out.push(b'J');
+        out.extend_from_slice(&(numbers as u32).to_le_bytes());
+        rest = &length[if length[0] == b'K' { 2 } else { 5 }..];
+        tensors += 1;
+    }
+    assert!(tensors > 20);
+    out.extend_from_slice(rest);
+    out
 }
 
 #[test]
