@@ -1,8 +1,12 @@
-# What the rules of the Snakefile ask: which configurations, folds and cases there are, and who needs whom.
+# What the rules of the Snakefile ask: which configurations, folds and cases there are, and who needs whom. Texts of users and
+# data sets come from functions, since elsewhere Snakemake fills in what stands in braces, and each is quoted for the shell
+# (:q); a flag and its value are one word, so that no value is taken for a flag.
 import json
 import shlex
 import tomllib
 from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 
 HERE = Path(workflow.basedir)
 # Relative paths are meant from where snakemake was called, `programs` from this folder.
@@ -16,8 +20,23 @@ ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".png")
 FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade_fullres"
 
 
+def refuse_braces():
+    """Snakemake knows no way to write a brace in the name of an input."""
+    for path in [DATA / "dataset.json", *images("imagesTr", "labelsTr", "imagesTs")]:
+        if "{" in str(path) or "}" in str(path):
+            raise WorkflowError(f"{str(path)!r}: Snakemake takes braces in names for wildcards; rename it, or use the Makefile")
+
+
 def program(name):
-    return (HERE / config["programs"] / name).resolve()
+    return lambda wildcards: (HERE / config["programs"] / name).resolve()
+
+
+def data(folder="."):
+    return lambda wildcards: DATA / folder
+
+
+def description(wildcards):
+    return DATA / "dataset.json"
 
 
 def images(*folders):
@@ -26,20 +45,32 @@ def images(*folders):
     return [file for file in files if file.name.endswith(ENDINGS)]
 
 
+def training_files(wildcards):
+    return images("imagesTr", "labelsTr")
+
+
+def test_files(wildcards):
+    return images("imagesTs")
+
+
 def files_of(wildcards):
     """A case's images and label; the programs look at more than names."""
     case = wildcards.case
     return [f for f in images("imagesTr", "labelsTr") if f.name.startswith((f"{case}.", f"{case}_"))]
 
 
-def recipe_files():
+def recipe_files(wildcards):
     return [RECIPE] if isinstance(RECIPE, Path) else []
 
 
-def settings():
+def settings(wildcards):
     """Texts as they are: behind --config every value of a table is one."""
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config["set"].items()}
-    return [shlex.quote(f"--set={key}={text}") for key, text in texts.items()]
+    return [f"--set={key}={text}" for key, text in texts.items()]
+
+
+def infer_flags(wildcards):
+    return shlex.split(config["infer_flags"])
 
 
 def threads(kind):
@@ -108,7 +139,7 @@ def first_stage(wildcards):
 def previous_flags(wildcards):
     if wildcards.configuration != CASCADE:
         return []
-    return [f"--previous {folder}" for folder in predictions(LOW, folds(LOW))]
+    return [f"--previous={folder}" for folder in predictions(LOW, folds(LOW))]
 
 
 def has_next_stage(wildcards):
@@ -120,17 +151,17 @@ def next_stage_cases(wildcards):
 
 
 def next_stage_flags(wildcards):
-    return f"--next-stage cases/{FULL}" if has_next_stage(wildcards) else []
+    return [f"--next-stage=cases/{FULL}"] if has_next_stage(wildcards) else []
 
 
 def probabilities_flag(wildcards):
     """Pairs of configurations are compared by their averaged probabilities."""
-    return "--probabilities" if len(planned()) > 1 else []
+    return ["--probabilities"] if len(planned()) > 1 else []
 
 
 def length_flags(wildcards):
     given = {"--epochs": config["epochs"], "--iterations": config["iterations"]}
-    return [f"{flag} {value}" for flag, value in given.items() if value]
+    return [f"{flag}={value}" for flag, value in given.items() if value]
 
 
 def all_summaries(wildcards):
@@ -139,7 +170,7 @@ def all_summaries(wildcards):
 
 def candidate_flags(wildcards):
     folders = {name: ",".join(predictions(name, chosen_folds())) for name in planned()}
-    return [f"--candidate {name}={list}" for name, list in folders.items()]
+    return [f"--candidate={name}={list}" for name, list in folders.items()]
 
 
 def everything(wildcards):
@@ -147,3 +178,6 @@ def everything(wildcards):
     if images("imagesTs"):
         wanted.append("test/summary.toml" if (DATA / "labelsTs").is_dir() else "test/predicted")
     return wanted
+
+
+refuse_braces()

@@ -5,21 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
-const MAKEFILE: &str = include_str!("../../pipelines/Makefile");
+const STAGES_OF_MAKE: &str = include_str!("../../pipelines/stages.mk");
 const SNAKEFILE: &str = include_str!("../../pipelines/Snakefile");
 const SNAKEFILE_LISTS: &str = include_str!("../../pipelines/common.smk");
 const STAGES: [&str; 7] =
     ["fingerprint", "plan", "preprocess", "augment", "train", "infer", "postprocess"];
 
-/// Program (with subcommand) → flags, from the lines `$(BIN)/nnu-…` with their continuations.
+/// Program (with subcommand) → flags, from the lines `"$$BIN/nnu-…"` with their continuations.
 fn makefile_flags() -> BTreeMap<String, BTreeSet<String>> {
-    let text = MAKEFILE.replace("\\\n", " ");
+    let text = STAGES_OF_MAKE.replace("\\\n", " ");
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for call in text.lines().flat_map(|line| line.split("$(BIN)/").skip(1)) {
-        let words: Vec<&str> = call.split(|c: char| c.is_whitespace() || c == ',').collect();
-        if !words[0].starts_with("nnu-") || words[0].ends_with(')') {
-            continue;
-        }
+    for call in text.lines().flat_map(|line| line.split("$BIN/").skip(1)) {
+        let between = |c: char| c.is_whitespace() || matches!(c, ',' | '"' | '=' | ':' | '+');
+        let words: Vec<&str> = call.split(between).filter(|word| !word.is_empty()).collect();
         let sub = words
             .get(1)
             .filter(|w| w.chars().all(|c| c.is_ascii_lowercase()) && words[0] == "nnu-postprocess");
@@ -43,10 +41,10 @@ fn snakefile_flags() -> BTreeMap<String, BTreeSet<String>> {
             .collect();
         let mut program = String::new();
         let words: Vec<&str> =
-            shell.split(|c: char| c.is_whitespace() || c == '"' || c == '(').collect();
+            shell.split(|c: char| c.is_whitespace() || matches!(c, '"' | '(' | '=')).collect();
         for (at, word) in words.iter().enumerate() {
             let named =
-                word.strip_prefix("{params.").and_then(|w| names.get(w.trim_end_matches('}')));
+                word.strip_prefix("{params.").and_then(|w| names.get(w.trim_end_matches(":q}")));
             if let Some(name) = named {
                 let sub = words.get(at + 1).filter(|_| *name == "nnu-postprocess");
                 program = sub.map_or((*name).to_string(), |s| format!("{name} {s}"));

@@ -218,7 +218,7 @@ pub(crate) fn load_header(path: &Path, text: &str) -> Result<(Header, Provenance
 
 /// A name that becomes part of a path must not lead out of its folder. One line: field, found, expected.
 pub(crate) fn check_name(field: &str, name: &str) -> std::result::Result<(), String> {
-    if matches!(name, "" | "." | "..") || name.contains(['/', '\\', '\0']) {
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
         return Err(format!("{field} = \"{}\", expected a plain name", name.escape_debug()));
     }
     Ok(())
@@ -226,7 +226,7 @@ pub(crate) fn check_name(field: &str, name: &str) -> std::result::Result<(), Str
 
 /// A sibling's path; names with folders or parents are refused.
 pub(crate) fn sibling(record: &Path, name: &str) -> Result<std::path::PathBuf> {
-    if check_name("", name).is_err() {
+    if check_name("", name).is_err() || name.contains('\\') {
         return Err(Error::input(
             record,
             format!("artifact.files names \"{name}\", expected a file beside the record"),

@@ -113,10 +113,8 @@ fn main() -> ExitCode {
 }
 
 fn request(args: &Args) -> Result<Request> {
-    if let Some(id) = args
-        .id
-        .as_ref()
-        .filter(|id| id.is_empty() || id.contains(['/', '\\']) || id.starts_with('.'))
+    if let Some(id) =
+        args.id.as_ref().filter(|id| id.is_empty() || id.contains('/') || id.starts_with('.'))
     {
         return Err(Error::usage(format!("--id \"{id}\", expected a name for a folder")));
     }

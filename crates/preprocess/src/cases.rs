@@ -173,7 +173,7 @@ impl Job<'_> {
 
     fn record(&self, case: &DatasetCase) -> Result<PathBuf> {
         // Ids may come from a table in dataset.json; they become a folder's name.
-        if case.id.is_empty() || case.id.starts_with('.') || case.id.contains(['/', '\\']) {
+        if case.id.is_empty() || case.id.starts_with('.') || case.id.contains('/') {
             return Err(Error::input("this id can't be a folder's name"));
         }
         Ok(self.args.out.join(&case.id).join("case.toml"))
