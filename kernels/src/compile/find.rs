@@ -1,5 +1,6 @@
 //! Where NVRTC and the cache may be on this machine.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What the environment says of places.
@@ -28,9 +29,7 @@ impl Places {
         let mut python: Vec<PathBuf> =
             ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(folder).collect();
         if let Some(path) = variable("PATH") {
-            python.extend(
-                std::env::split_paths(&path).filter_map(|bin| bin.parent().map(Path::to_owned)),
-            );
+            python.extend(environments(&path));
         }
         python.extend(home.as_ref().map(|home| home.join(".local")));
         Self {
@@ -62,6 +61,13 @@ impl Places {
         found.retain(|path| seen.insert(path.clone()));
         found
     }
+}
+
+/// What the folders of `$PATH` belong to. A relative one, or none between two colons, is the folder that the program
+/// happens to be started in, and a library there anyone's.
+fn environments(path: &OsStr) -> Vec<PathBuf> {
+    let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    folders.filter_map(|folder| folder.parent().map(Path::to_owned)).collect()
 }
 
 /// `libnvrtc.so.MAJOR` (11: `.MAJOR.MINOR`) in a folder, the newest first.
@@ -161,5 +167,12 @@ mod tests {
                 "usr/lib/python3/dist-packages/nvidia/cu13/lib/libnvrtc.so.13",
             ]
         );
+    }
+
+    #[test]
+    fn relative_folders_of_the_path_are_no_environments() {
+        let path = OsStr::new(":.:..:bin:venv/bin::/opt/venv/bin:./x/bin:/usr/bin:");
+        assert_eq!(environments(path), [Path::new("/opt/venv"), Path::new("/usr")]);
+        assert_eq!(environments(OsStr::new("")), [""; 0].map(PathBuf::from));
     }
 }
