@@ -45,3 +45,21 @@ pub struct Recipe {
     /// What `nnu-postprocess fit` may decide.
     pub postprocessing: Postprocessing,
 }
+
+impl Recipe {
+    /// Axes (plan order) along which predictions may be mirrored, as far as [`Augmentation::never_mirror`] lets them in
+    /// an image: `inference.mirror_axes`, else those that training mirrored.
+    pub fn mirror_axes(&self) -> &[usize] {
+        let training = &self.augmentation;
+        match &self.inference.mirror_axes {
+            Some(axes) => axes,
+            None if training.mirror_probability == 0.0 => &[],
+            None => &training.mirror_axes,
+        }
+    }
+
+    /// … and along which they are: none without `inference.mirroring`.
+    pub fn mirrored_in_prediction(&self) -> &[usize] {
+        if self.inference.mirroring { self.mirror_axes() } else { &[] }
+    }
+}

@@ -95,6 +95,19 @@ impl Ensemble {
             )
             .hint("predict with each configuration by itself"));
         }
+        let (mine, others) = (self.plan.recipe.mirror_axes(), other.plan.recipe.mirror_axes());
+        if mine != others {
+            return Err(Error::input(
+                &folder.join(PLAN),
+                format!(
+                    "mirrors along axes {others:?}, expected {mine:?} as in {}",
+                    first.display()
+                ),
+            )
+            .hint(
+                "only models that are mirrored alike are averaged; predict with each by itself",
+            ));
+        }
         if other.plan_hash != self.plan_hash {
             return Err(Error::input(
                 &folder.join(PLAN),
@@ -113,15 +126,17 @@ impl Ensemble {
 
     /// How tiles are laid, by the plan and the command line.
     pub fn window(&self, step: Option<f64>, mirroring: bool) -> Window {
-        let Inference { step: planned, gaussian_sigma, mirroring: mirror, averaged, .. } =
-            self.plan.recipe.inference;
-        let axes = &self.plan.recipe.augmentation.mirror_axes;
+        let recipe = &self.plan.recipe;
+        let Inference { step: planned, gaussian_sigma, averaged, .. } = recipe.inference;
         let patch = self.configuration.patch_shape;
         Window {
             patch,
             step: step.unwrap_or(planned),
             gaussian_sigma,
-            mirror_axes: if mirroring && mirror { axes.clone() } else { Vec::new() },
+            mirror_axes: match mirroring {
+                true => recipe.mirrored_in_prediction().to_vec(),
+                false => Vec::new(),
+            },
             averaged,
             activation: Activation::of(&self.plan),
             tile_batch: (BATCH_VOXELS / patch.iter().product::<usize>().max(1))

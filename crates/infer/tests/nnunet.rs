@@ -1,11 +1,12 @@
 //! Whole-volume predictions against nnU-Net v2's own predictor with the same weights.
 //!
-//! `tests/golden/make_golden.py` made checkpoints, images and label maps; plans and weights come in as `nnu-plan import` and
-//! `nnu-net import` read them. nnU-Net sums its tiles in f16, so that voxels where two classes are about equally
-//! likely may differ: at least 99.9 % must be equal, and 99.99 % where nnU-Net was made to sum in f32.
+//! `tests/golden/make_golden.py` and `make_mirroring.py` made checkpoints, images and label maps; plans and weights come in
+//! as `nnu-plan import` and `nnu-net import` read them. nnU-Net sums its tiles in f16, so that voxels where two classes are
+//! about equally likely may differ: at least 99.9 % must be equal, and 99.99 % where nnU-Net was made to sum in f32.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use artifact::image::Volume;
 use artifact::model::{Model, ModelInfo, PLAN, WEIGHTS};
 use artifact::nifti;
 use artifact::plan::Plan;
@@ -29,13 +30,16 @@ fn plan(name: &str) -> Plan {
     described.plan(imported, &recipe)
 }
 
-/// A model folder with the checkpoint's weights.
-fn model(folder: &Path, plan: &Plan, configuration: &str, checkpoint: &Path) {
-    let path = folder.join(PLAN);
-    Commit::begin(&path).unwrap().finish(&Provenance::default(), plan).unwrap();
-    let plan_bytes = std::fs::read(&path).unwrap();
+/// A model folder with the checkpoint's weights and axes of mirroring, as `nnu-net import` writes it.
+fn model(folder: &Path, mut plan: Plan, configuration: &str, checkpoint: &Path) {
     let network = &plan.configurations[configuration].network;
     let checkpoint = net::checkpoint::read(checkpoint, network).unwrap();
+    if let Some(axes) = checkpoint.other_mirror_axes(&plan.recipe) {
+        plan.recipe.inference.mirror_axes = Some(axes);
+    }
+    let path = folder.join(PLAN);
+    Commit::begin(&path).unwrap().finish(&Provenance::default(), &plan).unwrap();
+    let plan_bytes = std::fs::read(&path).unwrap();
     let mut commit = Commit::begin(&folder.join("model.toml")).unwrap();
     commit.bytes(WEIGHTS, &artifact::npz::encode(&checkpoint.parameters)).unwrap();
     commit.bytes(PLAN, &plan_bytes).unwrap();
@@ -59,9 +63,19 @@ fn compare(name: &str, configuration: &str, options: &[&str], exact: f64) {
 
 /// As [`compare`], some phantoms.
 fn compare_cases(name: &str, configuration: &str, cases: &[&str], options: &[&str], exact: f64) {
+    for (case, found) in cases.iter().zip(predict(name, configuration, cases, options)) {
+        // As it is, nnU-Net sums in f16; with sums in f32 only the order of the summands is another one.
+        for (ending, allowed) in [("", 1e-3), ("_f32", exact)] {
+            assert_same(&found, &format!("{name}/{case}{ending}.nii.gz"), allowed);
+        }
+    }
+}
+
+/// The label maps of a golden model.
+fn predict(name: &str, configuration: &str, cases: &[&str], options: &[&str]) -> Vec<Volume> {
     let folder = tempfile::tempdir().unwrap();
     let fold = folder.path().join("fold_0");
-    model(&fold, &plan(name), configuration, &golden(name).join("checkpoint_final.pth"));
+    model(&fold, plan(name), configuration, &golden(name).join("checkpoint_final.pth"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_nnu-infer"));
     command.arg("--model").arg(&fold).arg("--images").arg(golden("images"));
     command.arg("--out").arg(folder.path().join("out"));
@@ -73,24 +87,18 @@ fn compare_cases(name: &str, configuration: &str, cases: &[&str], options: &[&st
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for case in cases {
-        let found = folder.path().join("out").join(case).join("segmentation.nii.gz");
-        let found = nifti::read(&found).unwrap();
-        // As it is, nnU-Net sums in f16; with sums in f32 only the order of the summands is another one.
-        for (ending, allowed) in [("", 1e-3), ("_f32", exact)] {
-            let file = format!("{case}{ending}.nii.gz");
-            let expected = nifti::read(&golden(name).join(&file)).unwrap();
-            found.geometry.same_grid(&expected.geometry).unwrap();
-            found.geometry.same_place(&expected.geometry).unwrap();
-            let pairs = || expected.channels.iter().zip(&found.channels);
-            let differ = pairs().filter(|(a, b)| a != b).count();
-            let voxels = pairs().count();
-            assert!(
-                differ as f64 <= allowed * voxels as f64,
-                "{name}/{file}: {differ} of {voxels} differ"
-            );
-        }
-    }
+    let found = |case| folder.path().join("out").join(case).join("segmentation.nii.gz");
+    cases.iter().map(|case| nifti::read(&found(case)).unwrap()).collect()
+}
+
+/// No more than this share of the voxels differs from nnU-Net's.
+fn assert_same(found: &Volume, file: &str, allowed: f64) {
+    let expected = nifti::read(&golden(file)).unwrap();
+    found.geometry.same_grid(&expected.geometry).unwrap();
+    found.geometry.same_place(&expected.geometry).unwrap();
+    let pairs = || expected.channels.iter().zip(&found.channels);
+    let (differ, voxels) = (pairs().filter(|(a, b)| a != b).count(), pairs().count());
+    assert!(differ as f64 <= allowed * voxels as f64, "{file}: {differ} of {voxels} differ");
 }
 
 #[test]
@@ -115,6 +123,25 @@ fn a_second_stage_predicts_as_nnunets_from_the_same_label_map() {
     // The label map's way to the grid decides: the batchgenerators at hand takes the largest one-hot value where no label
     // reaches one half, and nnu-preprocess the background, as earlier ones.
     compare("3d_cascade_fullres", "3d_cascade_fullres", &options, 1e-3);
+}
+
+/// Checkpoints of trainers that mirror no axis or some: more than ten times as many voxels are others where another set of
+/// axes is mirrored (asserted by `make_mirroring.py`).
+#[test]
+fn mirroring_follows_the_checkpoint_as_nnunet_follows_it() {
+    for (name, configuration) in [
+        ("mirroring/two_axes", "3d_fullres"),
+        ("mirroring/none", "3d_fullres"),
+        ("mirroring/one_axis_2d", "2d"),
+        ("mirroring/missing_2d", "2d"),
+    ] {
+        let cases = ["coarse", "small"];
+        for (case, found) in
+            cases.iter().zip(predict(name, configuration, &cases, &["--precision", "f32"]))
+        {
+            assert_same(&found, &format!("{name}/{case}_f32.nii.gz"), 1e-4);
+        }
+    }
 }
 
 /// `--device sim` is the CUDA engine on the kernel simulator, which only tests have; with `NNU_TEST_CUDA` set, card 0

@@ -176,6 +176,106 @@ fn a_checkpoint_becomes_a_model_and_a_checkpoint_again() {
     assert!(text(&refused.stderr).starts_with(&expected), "{}", text(&refused.stderr));
 }
 
+/// The golden checkpoint of `exchange`, exported from a plan with these settings of `[recipe]`.
+fn exported(folder: &tempfile::TempDir, recipe: &[(&str, toml::Value)]) -> (String, String) {
+    let (plan, mirroring) = (path(folder, "plan.toml"), path(folder, "mirroring/plan.toml"));
+    let weights = path(folder, "w.npz");
+    let import =
+        ["import", "--checkpoint", &golden("plain.pth"), "--plan", &plan, "--out", &weights];
+    assert!(nnu_net(&import).status.success());
+    let record = artifact::Record::<artifact::plan::Plan>::load(Path::new(&plan)).unwrap();
+    let mut table = toml::Table::try_from(&record.body).unwrap();
+    for (key, value) in recipe {
+        let (part, key) = key.split_once('.').unwrap();
+        let part = table["recipe"].as_table_mut().unwrap()[part].as_table_mut().unwrap();
+        part.insert(key.into(), value.clone());
+    }
+    let changed: artifact::plan::Plan = table.try_into().unwrap();
+    let commit = artifact::Commit::begin(Path::new(&mirroring)).unwrap();
+    commit.finish(&artifact::Provenance::default(), &changed).unwrap();
+    let pth = path(folder, "mirroring/checkpoint.pth");
+    let out = nnu_net(&[
+        "export",
+        "--weights",
+        &weights,
+        "--plan",
+        &mirroring,
+        "--configuration",
+        "3d_fullres",
+        "--plans",
+        &path(folder, "plans.json"),
+        "--dataset-json",
+        &path(folder, "dataset.json"),
+        "--out",
+        &pth,
+    ]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    (pth, text(&out.stderr))
+}
+
+#[test]
+fn axes_of_mirroring_go_with_the_model_there_and_back() {
+    use toml::Value;
+    let axes = |axes: &[i64]| Value::from(axes.to_vec());
+    let on = |key: &'static str, value: Value| vec![(key, value)];
+    // What the exporting plan says, the axes that nnU-Net reads and its trainer, what the importing plan becomes.
+    let (all, two, none) = (vec![0, 1, 2], vec![0, 2], Vec::<usize>::new());
+    let plain = "nnUNetTrainer";
+    let cases = [
+        (on("augmentation.mirror_axes", axes(&[2, 0, 1])), &all, plain, None),
+        (on("augmentation.mirror_axes", axes(&[2, 0])), &two, plain, Some(&two)),
+        (on("augmentation.mirror_axes", axes(&[])), &none, "nnUNetTrainerNoMirroring", Some(&none)),
+        (
+            on("augmentation.mirror_probability", 0.0.into()),
+            &none,
+            "nnUNetTrainerNoMirroring",
+            Some(&none),
+        ),
+        (on("inference.mirroring", false.into()), &none, "nnUNetTrainerNoMirroring", Some(&none)),
+        (on("inference.mirror_axes", axes(&[2, 0])), &two, plain, Some(&two)),
+        (
+            on("inference.mirror_axes", axes(&[1, 0])),
+            &vec![0, 1],
+            "nnUNetTrainer_onlyMirror01",
+            Some(&vec![0, 1]),
+        ),
+    ];
+    for (settings, allowed, trainer, expected) in &cases {
+        let folder = exchange();
+        let (pth, said) = exported(&folder, settings);
+        assert_eq!(said, "", "{settings:?}");
+        let (plan, model) = (path(&folder, "plan.toml"), path(&folder, "model"));
+        let given = artifact::Record::<artifact::plan::Plan>::load(Path::new(&plan)).unwrap().body;
+        let spec = &given.configurations["3d_fullres"].network;
+        let checkpoint = net::checkpoint::read(Path::new(&pth), spec).unwrap();
+        assert_eq!(
+            (&checkpoint.mirror_axes, checkpoint.trainer.as_deref()),
+            (*allowed, Some(*trainer))
+        );
+        let out = nnu_net(&["import", "--checkpoint", &pth, "--plan", &plan, "--model", &model]);
+        assert_eq!((out.status.code(), text(&out.stderr)), (Some(0), String::new()));
+        let own = Path::new(&model).join("plan.toml");
+        let own = artifact::Record::<artifact::plan::Plan>::load(&own).unwrap().body;
+        assert_eq!(own.recipe.inference.mirror_axes.as_ref(), *expected, "{settings:?}");
+        assert_eq!(own.recipe.mirrored_in_prediction(), &allowed[..], "{settings:?}");
+        let same = std::fs::read(Path::new(&model).join("plan.toml")).unwrap()
+            == std::fs::read(&plan).unwrap();
+        assert_eq!(same, expected.is_none(), "the plan's own bytes where it says the same");
+    }
+}
+
+#[test]
+fn axes_of_the_body_can_not_be_exported() {
+    let never = vec![toml::Value::from("left_right")];
+    let folder = exchange();
+    let (pth, said) = exported(&folder, &[("augmentation.never_mirror", never.into())]);
+    assert!(said.contains("nnU-Net doesn't know axes of the body"), "{said}");
+    let plan = artifact::Record::<artifact::plan::Plan>::load(&folder.path().join("plan.toml"));
+    let plan = plan.unwrap().body;
+    let spec = &plan.configurations["3d_fullres"].network;
+    assert!(net::checkpoint::read(Path::new(&pth), spec).unwrap().mirror_axes.is_empty());
+}
+
 #[test]
 fn a_checkpoint_that_would_run_something_is_refused_in_one_line() {
     let folder = exchange();

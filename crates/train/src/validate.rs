@@ -46,14 +46,13 @@ fn predict(
     seen: Option<&OpenPrevious>,
 ) -> Result<Array4<f32>, Error> {
     let plan = &inputs.plan;
-    let (rules, augmentation) = (&plan.recipe.inference, &plan.recipe.augmentation);
-    let axes = &augmentation.mirror_axes;
-    let axes = case.record.body.original.mirror_axes(axes, &augmentation.never_mirror);
+    let (rules, never) = (&plan.recipe.inference, &plan.recipe.augmentation.never_mirror);
+    let axes = plan.recipe.mirrored_in_prediction();
     let window = Window {
         patch: inputs.configuration.patch_shape,
         step: rules.step,
         gaussian_sigma: rules.gaussian_sigma,
-        mirror_axes: if rules.mirroring { axes } else { Vec::new() },
+        mirror_axes: case.record.body.original.mirror_axes(axes, never),
         averaged: rules.averaged,
         activation: Activation::of(plan),
         tile_batch: 1,

@@ -83,7 +83,7 @@ pub struct Augmentation {
     pub gamma_retain_statistics: bool,
     /// Probability of a flip, per axis.
     pub mirror_probability: f64,
-    /// Axes (plan order z, y, x) that may be flipped, in training and at test time.
+    /// Axes (plan order z, y, x) that may be flipped; in prediction too, unless `inference.mirror_axes` says others.
     pub mirror_axes: Vec<usize>,
     /// Anatomical axes that are never flipped, whichever of `mirror_axes` they lie along in an image.
     pub never_mirror: Vec<AnatomicalAxis>,

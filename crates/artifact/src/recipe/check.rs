@@ -30,7 +30,8 @@ impl Recipe {
                 self.inference.step
             ));
         }
-        self.augmentation.check_axes()?;
+        check_axes("augmentation.mirror_axes", &self.augmentation.mirror_axes)?;
+        check_axes("inference.mirror_axes", self.inference.mirror_axes.as_deref().unwrap_or(&[]))?;
         self.check_orders()?;
         let s = &self.schedule;
         if s.epochs == 0 || s.iterations_per_epoch == 0 {
@@ -173,21 +174,19 @@ impl Augmentation {
         }
         Ok(())
     }
+}
 
-    fn check_axes(&self) -> Result<(), String> {
-        let mut times = [0; 3];
-        let known = self.mirror_axes.iter().all(|&axis| {
-            times.get_mut(axis).is_some_and(|n| {
-                *n += 1;
-                *n == 1
-            })
-        });
-        if known {
-            return Ok(());
-        }
-        Err(format!(
-            "recipe.augmentation.mirror_axes = {:?}, expected each of 0, 1, 2 at most once",
-            self.mirror_axes
-        ))
+/// Axes of a key, each of them known and named once.
+fn check_axes(key: &str, axes: &[usize]) -> Result<(), String> {
+    let mut times = [0; 3];
+    let known = axes.iter().all(|&axis| {
+        times.get_mut(axis).is_some_and(|n| {
+            *n += 1;
+            *n == 1
+        })
+    });
+    if known {
+        return Ok(());
     }
+    Err(format!("recipe.{key} = {axes:?}, expected each of 0, 1, 2 at most once"))
 }

@@ -20,8 +20,12 @@ pub struct Inference {
     pub step: f64,
     /// Width of the Gaussian weight as a fraction of the patch.
     pub gaussian_sigma: f64,
-    /// Average over all flips along `augmentation.mirror_axes`.
+    /// Average over all flips along the axes of [`super::Recipe::mirrored_in_prediction`].
     pub mirroring: bool,
+    /// Axes (plan order z, y, x) of these flips, if they aren't those that training mirrored; imported models have them
+    /// from their checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_axes: Option<Vec<usize>>,
     /// What is averaged.
     pub averaged: Averaged,
     /// Spline order when probabilities return to the original grid.

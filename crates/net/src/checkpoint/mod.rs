@@ -16,6 +16,7 @@ use crate::unet::Topology;
 use archive::Archive;
 use artifact::npz::Named;
 use artifact::plan::{Encoder, Network};
+use artifact::recipe::Recipe;
 use artifact::{Error, Result};
 use names::Names;
 pub use plans::check_plans;
@@ -37,10 +38,26 @@ pub struct Checkpoint {
     pub fold: Option<usize>,
     /// Class that trained it.
     pub trainer: Option<String>,
-    /// Axes along which predictions may be mirrored, if it says so; of the patch, so 0 is y in 2D.
-    pub mirror_axes: Option<Vec<usize>>,
+    /// Axes of the patch along which predictions are mirrored, rising; 0 is y in 2D. Empty too where nothing is said of
+    /// it: nnU-Net doesn't mirror then.
+    pub mirror_axes: Vec<usize>,
     /// Whether it is a 2D network.
     pub flat: bool,
+}
+
+impl Checkpoint {
+    /// The axes of mirroring in the plan's order, for `inference.mirror_axes`, where a plan of this recipe would predict
+    /// with others.
+    ///
+    /// A 2D network has no axis 0. What the recipe says of it is kept, so that models of a plan keep it as it is.
+    pub fn other_mirror_axes(&self, recipe: &Recipe) -> Option<Vec<usize>> {
+        let mut planned = recipe.mirror_axes().to_vec();
+        planned.sort_unstable();
+        let across = planned.first().copied().filter(|axis| self.flat && *axis == 0);
+        let own = self.mirror_axes.iter().map(|axis| axis + usize::from(self.flat));
+        let own: Vec<usize> = across.into_iter().chain(own).collect();
+        (own != planned).then_some(own)
+    }
 }
 
 /// The files that a checkpoint carries along.
@@ -70,8 +87,14 @@ pub fn read(path: &Path, spec: &Network) -> Result<Checkpoint> {
             .error("holds no network_weights, expected a checkpoint of nnU-Net v2")
             .hint("models of nnU-Net v1 are not read")
     })?;
+    let mirror_axes = mirror_axes(&archive, &values)?;
     let found = tensors(&archive, &values, weights)?;
     let flat = found.values().any(|tensor| tensor.size.len() == 4);
+    if flat && mirror_axes.contains(&2) {
+        return Err(archive.error(format!(
+            "inference_allowed_mirroring_axes = {mirror_axes:?}, but the network is a 2D one, expected 0 and 1 only"
+        )));
+    }
     let names = names::of(&topology, flat);
     check_names(&archive, spec, &names, &found)?;
     let mut parameters = Named::with_capacity(names.len());
@@ -86,7 +109,7 @@ pub fn read(path: &Path, spec: &Network) -> Result<Checkpoint> {
         configuration: values.text_at(arguments, "configuration").map(Into::into),
         fold: values.count_at(arguments, "fold"),
         trainer: values.text_at(root, "trainer_name").map(Into::into),
-        mirror_axes: mirror_axes(&values),
+        mirror_axes,
         flat,
     })
 }
@@ -132,13 +155,24 @@ fn open(path: &Path) -> Result<(Archive, Values)> {
     Ok((archive, values))
 }
 
-fn mirror_axes(values: &Values) -> Option<Vec<usize>> {
-    match values.get(values.entry(values.root, "inference_allowed_mirroring_axes")?) {
+/// `inference_allowed_mirroring_axes`: None, or axes in any order.
+fn mirror_axes(archive: &Archive, values: &Values) -> Result<Vec<usize>> {
+    const KEY: &str = "inference_allowed_mirroring_axes";
+    let Some(found) = values.entry(values.root, KEY) else { return Ok(vec![]) };
+    let axes = match values.get(found) {
+        Value::None => Some(vec![]),
         Value::Tuple(axes) => axes.iter().map(|id| count(values.get(*id))).collect(),
         Value::List(axes) => axes.iter().map(|id| count(values.get(*id))).collect(),
-        Value::None => Some(vec![]),
         _ => None,
+    };
+    let mut axes: Vec<usize> = axes.unwrap_or(vec![usize::MAX]);
+    axes.sort_unstable();
+    if axes.windows(2).any(|pair| pair[0] == pair[1]) || axes.last().is_some_and(|last| *last > 2) {
+        let found = values.json(found).map_or("an object".into(), |json| json.to_string());
+        let expected = "None or axes of the patch, each at most once, such as (0, 1, 2)";
+        return Err(archive.error(format!("{KEY} = {found}, expected {expected}")));
     }
+    Ok(axes)
 }
 
 fn count(value: &Value) -> Option<usize> {

@@ -31,7 +31,7 @@ pub struct Export<'a> {
     pub epochs: usize,
     /// The training so far, for nnU-Net's curves; may be empty.
     pub history: &'a [Epoch],
-    /// Axes of the patch along which predictions may be mirrored.
+    /// Axes of the patch along which predictions may be mirrored, rising.
     pub mirror_axes: &'a [usize],
 }
 
@@ -112,7 +112,7 @@ fn pickle(export: &Export<'_>, names: &[Names]) -> Vec<u8> {
                 });
             });
         });
-        p.entry("trainer_name", |p| p.text("nnUNetTrainer"));
+        p.entry("trainer_name", |p| p.text(trainer(export.mirror_axes, export.flat)));
         p.entry("inference_allowed_mirroring_axes", |p| match export.mirror_axes {
             [] => p.none(),
             axes => p.tuple(|p| axes.iter().for_each(|axis| p.int(*axis as i64))),
@@ -120,6 +120,15 @@ fn pickle(export: &Export<'_>, names: &[Names]) -> Vec<u8> {
     });
     p.0.push(b'.');
     p.0
+}
+
+/// The class of nnU-Net that mirrors these axes (rising) in training, where there is one.
+fn trainer(mirror_axes: &[usize], flat: bool) -> &'static str {
+    match (mirror_axes, flat) {
+        ([], _) => "nnUNetTrainerNoMirroring",
+        ([0], true) | ([0, 1], false) => "nnUNetTrainer_onlyMirror01",
+        _ => "nnUNetTrainer",
+    }
 }
 
 /// An OrderedDict of tensors; names of one parameter share its storage.

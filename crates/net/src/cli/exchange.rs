@@ -88,39 +88,59 @@ pub fn import(args: &Import, run: &Run) -> Result<()> {
     };
     let c = configuration(plan_path, &plan, &name)?;
     let found = checkpoint::read(&args.checkpoint, &c.network)?;
-    compare(&found, &plan, &name, run);
+    compare(&found, &name, run);
+    let axes = found.other_mirror_axes(&plan.recipe);
+    if let Some(axes) = &axes {
+        run.info(format!(
+            "mirroring: the checkpoint's predictions are mirrored along axes {axes:?} of the plan, where the plan says {:?}",
+            plan.recipe.mirror_axes()
+        ));
+    }
     if let Some(out) = &args.out {
+        if args.model.is_none() && axes.is_some() {
+            run.warn("weights alone don't say along which axes predictions are mirrored; --model writes that too");
+        }
         Commit::file(out, &weights::to_npz(&found.parameters))?;
         run.info(format!("wrote {}", out.display()));
     }
     match &args.model {
-        Some(folder) => write_model(args, folder, plan_path, &name, &found, run),
+        Some(folder) => {
+            let plan = model_plan(plan_path, &plan, axes.as_deref(), run)?;
+            write_model(args, folder, plan_path, &plan, &name, &found, run)
+        }
         None => Ok(()),
     }
 }
 
-/// Says where checkpoint and plan disagree without being wrong.
-fn compare(found: &Checkpoint, plan: &Plan, name: &str, run: &Run) {
+/// Says where the checkpoint is of another configuration.
+fn compare(found: &Checkpoint, name: &str, run: &Run) {
     if let Some(other) = found.configuration.as_deref().filter(|other| *other != name) {
         run.warn(format!("the checkpoint was trained for {other}, taken as {name}"));
     }
-    let planned = &plan.recipe.augmentation.mirror_axes;
-    let shift = usize::from(found.flat);
-    let allowed = found.mirror_axes.as_ref();
-    let allowed: Option<Vec<usize>> = allowed.map(|axes| axes.iter().map(|a| a + shift).collect());
-    let ours: Vec<usize> = planned.iter().copied().filter(|axis| *axis >= shift).collect();
-    if let Some(allowed) = allowed.filter(|allowed| *allowed != ours) {
-        run.warn(format!(
-            "the checkpoint was trained with mirroring along axes {allowed:?}, the plan predicts with {ours:?} \
-             (recipe.augmentation.mirror_axes)"
-        ));
-    }
+}
+
+/// The bytes of the model's plan: the given file, or one that mirrors as the checkpoint says.
+fn model_plan(path: &Path, plan: &Plan, axes: Option<&[usize]>, run: &Run) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|e| artifact::Error::io(path, "read", &e))?;
+    let Some(axes) = axes else { return Ok(bytes) };
+    let mut plan = plan.clone();
+    plan.recipe.inference.mirror_axes = Some(axes.to_vec());
+    // Not of the checkpoint: the folds of a model have one plan.
+    let provenance =
+        run.provenance().option("mirror_axes", option(axes)).input("plan", hash_file(path)?);
+    let text = artifact::text(&provenance, &plan);
+    Ok(text.map_err(|e| artifact::Error::input(path, e))?.into_bytes())
+}
+
+fn option(axes: &[usize]) -> toml::Value {
+    axes.iter().map(|axis| i64::try_from(*axis).unwrap_or(i64::MAX)).collect::<Vec<_>>().into()
 }
 
 fn write_model(
     args: &Import,
     folder: &Path,
     plan_path: &Path,
+    plan: &[u8],
     name: &str,
     found: &Checkpoint,
     run: &Run,
@@ -136,6 +156,7 @@ fn write_model(
         .option("configuration", name)
         .option("fold", i64::try_from(fold).unwrap_or(i64::MAX))
         .input("checkpoint", hash_file(&args.checkpoint)?)
+        .option("mirror_axes", option(&found.mirror_axes))
         .input("plan", hash_file(plan_path)?);
     let record = folder.join("model.toml");
     // Of a model that was trained here before: an imported one has no history.
@@ -145,10 +166,9 @@ fn write_model(
     if run.up_to_date::<Model>(&record, &provenance) {
         return Ok(());
     }
-    let plan = std::fs::read(plan_path).map_err(|e| artifact::Error::io(plan_path, "read", &e))?;
     let mut commit = Commit::begin(&record)?;
     commit.bytes(WEIGHTS, &weights::to_npz(&found.parameters))?;
-    commit.bytes(PLAN, &plan)?;
+    commit.bytes(PLAN, plan)?;
     let model = ModelInfo {
         configuration: name.into(),
         fold,
@@ -235,9 +255,7 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
     let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&c.network, &device).map_err(at)?;
     net.set_parameters(&weights::read(&source.weights, &c.network)?).map_err(at)?;
-    let axes = plan.recipe.augmentation.mirror_axes.iter();
-    let mirror_axes: Vec<usize> =
-        axes.filter_map(|axis| axis.checked_sub(usize::from(flat))).collect();
+    let mirror_axes = exported_mirror_axes(&plan, flat, run);
     let export = checkpoint::Export {
         network: &c.network,
         flat,
@@ -247,12 +265,29 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
         fold: source.fold,
         epochs: source.epochs,
         history: &source.history.epochs,
-        mirror_axes: if plan.recipe.inference.mirroring { &mirror_axes } else { &[] },
+        mirror_axes: &mirror_axes,
     };
     let bytes = checkpoint::encode(&net.parameters().map_err(at)?, &export).map_err(at)?;
     Commit::file(&args.out, &bytes)?;
     run.info(format!("wrote {}", args.out.display()));
     Ok(())
+}
+
+/// Axes of the patch, rising. nnU-Net mirrors the same axes of every image, wherever left and right are in it.
+fn exported_mirror_axes(plan: &Plan, flat: bool, run: &Run) -> Vec<usize> {
+    let never = &plan.recipe.augmentation.never_mirror;
+    let axes = plan.recipe.mirrored_in_prediction().iter();
+    let mut axes: Vec<usize> =
+        axes.filter_map(|axis| axis.checked_sub(usize::from(flat))).collect();
+    axes.sort_unstable();
+    if !(never.is_empty() || axes.is_empty()) {
+        run.warn(format!(
+            "recipe.augmentation.never_mirror = {never:?}: nnU-Net doesn't know axes of the body; exported so that it predicts \
+             without mirroring"
+        ));
+        axes.clear();
+    }
+    axes
 }
 
 fn read_json(path: &Path) -> Result<Value> {

@@ -5,7 +5,8 @@ nnU-Net's own classes.
     python check_export.py --bin target/release      # the folder of nnu-net and nnu-plan
 
 For each: nnu-net import --extract, nnu-plan import, nnu-net import --model, nnu-net export; then
-- nnUNetPredictor.initialize_from_trained_model_folder reads the folder (a strict load);
+- nnUNetPredictor.initialize_from_trained_model_folder reads the folder (a strict load), and mirrors along the axes that the
+  checkpoint said; also with other axes, or none, put into it;
 - a fresh network loads the weights strictly and gives the logits of NAME.npz, relative error ≤ 1e-4;
 - torch.load(weights_only=True) reads it, and nnU-Net's optimiser takes its state;
 - the second import gives the same weights, byte for byte.
@@ -27,15 +28,22 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from make_checkpoint import FOLDER, network
 
 CASES = {"plain": "3d_fullres", "plain_module": "3d_fullres", "residual": "2d"}
+# Other axes of mirroring than the golden checkpoints', as trainers of nnU-Net leave them.
+AXES = {"plain": (None, (0,), (2, 1)), "residual": (None, (1,))}
 
 
 def run(*command):
     subprocess.run([str(c) for c in command], check=True)
 
 
-def check(name, configuration, binaries, work):
+def check(name, configuration, binaries, work, axes="as it is"):
     net, plan = binaries / "nnu-net", binaries / "nnu-plan"
     checkpoint = FOLDER / f"{name}.pth"
+    if axes != "as it is":
+        content = torch.load(checkpoint, weights_only=False)
+        content["inference_allowed_mirroring_axes"] = axes
+        checkpoint = work / "other_axes.pth"
+        torch.save(content, checkpoint)
     run(net, "import", "--checkpoint", checkpoint, "--extract", work)
     plans, dataset = work / "plans.json", work / "dataset.json"
     run(plan, "import", "--plans", plans, "--dataset-json", dataset, "--out", work / "plan.toml")
@@ -69,7 +77,8 @@ def check(name, configuration, binaries, work):
 
     predictor = nnUNetPredictor(device=torch.device("cpu"), verbose=False)
     predictor.initialize_from_trained_model_folder(str(work), (3,), "checkpoint_final.pth")
-    if predictor.allowed_mirroring_axes != original["inference_allowed_mirroring_axes"]:
+    expected = original["inference_allowed_mirroring_axes"]
+    if predictor.allowed_mirroring_axes != (expected and tuple(sorted(expected))):
         raise ValueError(f"mirrors along {predictor.allowed_mirroring_axes}")
     return error
 
@@ -79,12 +88,14 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="folder of nnu-net and nnu-plan")
     binaries = parser.parse_args().bin.resolve()
     failed = False
-    for name, configuration in CASES.items():
+    every = [(name, axes) for name in CASES for axes in ("as it is", *AXES.get(name, ()))]
+    for name, axes in every:
         work = pathlib.Path(tempfile.mkdtemp())
         try:
-            print(f"{name}: strict load, logits within {check(name, configuration, binaries, work):.1e}")
+            error = check(name, CASES[name], binaries, work, axes)
+            print(f"{name}, mirroring {axes}: strict load, logits within {error:.1e}")
         except Exception as error:  # every fault of one case is a line
-            print(f"{name}: {error}")
+            print(f"{name}, mirroring {axes}: {error}")
             failed = True
         finally:
             shutil.rmtree(work)

@@ -22,7 +22,7 @@ fn checkpoints_of_nnunet_give_its_logits() {
         assert_eq!((found.epochs, found.fold, found.flat), (Some(7), Some(3), flat), "{name}");
         assert_eq!(found.trainer.as_deref(), Some("nnUNetTrainer"));
         let axes = if flat { vec![0, 1] } else { vec![0, 1, 2] };
-        assert_eq!(found.mirror_axes, Some(axes));
+        assert_eq!(found.mirror_axes, axes);
         let arrays: Vec<_> = artifact::npz::read(&golden(logits)).unwrap();
         let array = |key: &str| {
             let (_, array) = arrays.iter().find(|(name, _)| name == key).unwrap();
@@ -327,4 +327,56 @@ fn cut_and_flipped_files_never_panic() {
         artifact::Commit::file(&path, &bytes).unwrap();
         let _ = read(&path, &plain());
     }
+}
+
+#[test]
+fn axes_of_mirroring_are_none_or_axes_of_the_patch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.pth");
+    // (0, 1, 2) as our writer puts it.
+    let written = b"inference_allowed_mirroring_axes(K\x00K\x01K\x02t";
+    let read_with = |value: &[u8]| {
+        let mut whole = b"inference_allowed_mirroring_axes".to_vec();
+        whole.extend(value);
+        let bytes = changed(|name, bytes| {
+            if !name.ends_with("data.pkl") {
+                return Some(bytes);
+            }
+            let at = bytes.windows(written.len()).position(|w| w == written).unwrap();
+            Some([&bytes[..at], &whole[..], &bytes[at + written.len()..]].concat())
+        });
+        artifact::Commit::file(&path, &bytes).unwrap();
+        read(&path, &plain()).map(|c| c.mirror_axes).map_err(|e| e.message)
+    };
+    assert_eq!(read_with(b"N"), Ok(vec![]));
+    assert_eq!(read_with(b")"), Ok(vec![]), "an empty tuple");
+    assert_eq!(read_with(b"K\x01\x85"), Ok(vec![1]));
+    assert_eq!(read_with(b"](K\x02K\x00e"), Ok(vec![0, 2]), "a list in another order");
+    let wrong: [(&[u8], &str); 6] = [
+        (b"K\x01K\x01\x86", "[1,1]"),
+        (b"K\x03\x85", "[3]"),
+        (b"J\xff\xff\xff\xff\x85", "[-1]"),
+        (b"\x88\x85", "[true]"),
+        (b"K\x01", "1"),
+        (b"X\x01\x00\x00\x00z", "\"z\""),
+    ];
+    for (value, found) in wrong {
+        let expected = format!(
+            "inference_allowed_mirroring_axes = {found}, \
+             expected None or axes of the patch, each at most once, such as (0, 1, 2)"
+        );
+        assert_eq!(read_with(value), Err(expected));
+    }
+}
+
+#[test]
+fn a_checkpoint_without_axes_of_mirroring_is_not_mirrored() {
+    let renamed = changed(|name, bytes| {
+        let (from, to) = (b"inference_allowed_mirroring_axes", b"inference_allowed_mirroring_exes");
+        Some(if name.ends_with("data.pkl") { replaced(&bytes, from, to) } else { bytes })
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.pth");
+    artifact::Commit::file(&path, &renamed).unwrap();
+    assert_eq!(read(&path, &plain()).unwrap().mirror_axes, Vec::<usize>::new());
 }
