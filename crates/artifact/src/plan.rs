@@ -2,6 +2,8 @@
 //!
 //! Axes are z, y, x *after* [`Geometry::transpose`]; spacings in mm; shapes in voxels.
 
+mod nnunet;
+
 use crate::{Kind, Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

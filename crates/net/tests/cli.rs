@@ -264,6 +264,134 @@ fn axes_of_mirroring_go_with_the_model_there_and_back() {
     }
 }
 
+/// `nnu-net export` of the golden weights with another `dataset.json`, `plans.json` or plan.
+fn refused(
+    change: impl Fn(&mut serde_json::Value, &mut serde_json::Value, &mut toml::Table),
+) -> String {
+    let folder = exchange();
+    let (plan, weights) = (path(&folder, "plan.toml"), path(&folder, "w.npz"));
+    let import =
+        ["import", "--checkpoint", &golden("plain.pth"), "--plan", &plan, "--out", &weights];
+    assert!(nnu_net(&import).status.success());
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(path(&folder, name)).unwrap()).unwrap()
+    };
+    let (mut dataset, mut plans) = (read("dataset.json"), read("plans.json"));
+    let record = artifact::Record::<artifact::plan::Plan>::load(Path::new(&plan)).unwrap();
+    let mut table = toml::Table::try_from(&record.body).unwrap();
+    change(&mut dataset, &mut plans, &mut table);
+    for (name, value) in [("dataset.json", &dataset), ("plans.json", &plans)] {
+        artifact::Commit::file(&folder.path().join(name), value.to_string().as_bytes()).unwrap();
+    }
+    let changed: artifact::plan::Plan = table.try_into().unwrap();
+    let commit = artifact::Commit::begin(Path::new(&plan)).unwrap();
+    commit.finish(&artifact::Provenance::default(), &changed).unwrap();
+    let out = nnu_net(&[
+        "export",
+        "--weights",
+        &weights,
+        "--plan",
+        &plan,
+        "--configuration",
+        "3d_fullres",
+        "--plans",
+        &path(&folder, "plans.json"),
+        "--dataset-json",
+        &path(&folder, "dataset.json"),
+        "--out",
+        &path(&folder, "x.pth"),
+    ]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.success(), folder.path().join("x.pth").exists(), "{said}");
+    if out.status.success() {
+        return "exported".into();
+    }
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    let line = said.lines().next().unwrap();
+    line.replace(&format!("{}/", folder.path().display()), "").replace("nnu-net: error: ", "")
+}
+
+#[test]
+fn what_nnu_net_would_read_otherwise_is_not_exported() {
+    use serde_json::json;
+    assert_eq!(refused(|_, _, _| ()), "exported");
+    // The plan's own name of the background counts for nothing, dataset.json's does.
+    let own = |plan: &mut toml::Table| plan["labels"][0]["name"] = "nothing".into();
+    assert_eq!(refused(|_, _, plan| own(plan)), "exported");
+    let labels = [
+        (
+            json!({"nothing": 0, "a": 1, "b": 2}),
+            "labels has nothing, a, b, expected background, by which nnU-Net v2 finds value 0; \
+             the layout is {\"background\": 0, \"NAME\": 1}",
+        ),
+        (
+            json!({"0": "background", "1": "a", "2": "b"}),
+            "labels has 0, 1, 2, expected background, by which nnU-Net v2 finds value 0; \
+             the layout is {\"background\": 0, \"NAME\": 1}",
+        ),
+        (
+            json!({"background": 0, "b": 1, "a": 2}),
+            "labels are b = 1, a = 2, expected a = 1, b = 2 as in the plan",
+        ),
+        (
+            json!({"background": 0, "a": 1, "b": 2, "ignore": 3}),
+            "labels are a = 1, b = 2, ignore = 3, expected a = 1, b = 2 as in the plan",
+        ),
+    ];
+    for (labels, expected) in labels {
+        let said = refused(|dataset, _, _| dataset["labels"] = labels.clone());
+        assert_eq!(said, format!("dataset.json: {expected}"));
+    }
+    let said = refused(|dataset, _, _| dataset["channel_names"] = json!({"0": "T1", "1": "T2"}));
+    assert_eq!(said, "dataset.json: channel_names has 2 entries, expected 1 as in the plan");
+
+    let said = refused(|dataset, _, plan| {
+        dataset["labels"]["b"] = 5.into();
+        plan["labels"][2]["value"] = 5.into();
+    });
+    assert!(
+        said.starts_with("plan.toml: label b has value 5, expected 2: nnU-Net v2 writes"),
+        "{said}"
+    );
+
+    let configuration = "configurations.3d_fullres";
+    let plans = [
+        (
+            "/configurations/3d_fullres/patch_size",
+            json!([8, 8, 8]),
+            format!("{configuration}.patch_size = [8,8,8], expected [4,8,8]"),
+        ),
+        (
+            "/configurations/3d_fullres/spacing",
+            json!([2, 1, 1]),
+            format!("{configuration}.spacing = [2,1,1], expected [1.0,1.0,1.0]"),
+        ),
+        (
+            "/transpose_forward",
+            json!([2, 1, 0]),
+            "transpose_forward = [2,1,0], expected [0,1,2]".into(),
+        ),
+        (
+            "/configurations/3d_fullres/architecture/arch_kwargs/nonlin_kwargs",
+            json!({"negative_slope": 0.2}),
+            format!(
+                "{configuration}.architecture.arch_kwargs.nonlin_kwargs.negative_slope = 0.2, expected 0.01"
+            ),
+        ),
+        (
+            "/configurations/3d_fullres/architecture/arch_kwargs/norm_op_kwargs",
+            json!({"eps": 1e-3, "affine": true}),
+            format!(
+                "{configuration}.architecture.arch_kwargs.norm_op_kwargs.eps = 0.001, expected 0.00001"
+            ),
+        ),
+    ];
+    for (pointer, value, expected) in plans {
+        let said = refused(|_, plans, _| *plans.pointer_mut(pointer).unwrap() = value.clone());
+        assert_eq!(said, format!("plans.json: {expected} as in the plan"));
+    }
+}
+
 #[test]
 fn axes_of_the_body_can_not_be_exported() {
     let never = vec![toml::Value::from("left_right")];

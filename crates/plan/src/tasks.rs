@@ -128,6 +128,9 @@ pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
     let fault = |e: String| Error::input(format!("{}: {e}", args.plan.display()));
     let plans = nnunet::export(&plan, &args.names()).map_err(fault)?;
+    for departure in nnunet::departures(&plan) {
+        run.warn(departure);
+    }
     Commit::file(&args.out, nnunet::pretty(&plans).as_bytes())?;
     run.info(format!("{} configurations in {}", plan.configurations.len(), args.out.display()));
     Ok(())

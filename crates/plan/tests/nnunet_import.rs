@@ -4,7 +4,8 @@
 
 mod support;
 
-use artifact::plan::{NnunetNames, Plan};
+use artifact::plan::{Configuration, NnunetNames, Plan};
+use artifact::{Label, Region};
 use plan::nnunet::{self, Described};
 use serde_json::{Value, json};
 use support::{fingerprint, recipe};
@@ -303,4 +304,137 @@ fn what_nnu_net_cannot_do_is_not_exported() {
         error,
         "geometry.median_shape is missing, expected the median over the cases as stored; plan again with this version"
     );
+}
+
+/// A plan of recipe `v2` whose classes are 0, 1, 2, and what nnU-Net's words for a changed one are.
+fn refused(change: impl FnOnce(&mut Plan)) -> String {
+    let mut plan = plan::plan(&fingerprint([24, 48, 48], [3.0, 1.0, 1.0], 12, 3), &recipe("v2"));
+    change(&mut plan);
+    artifact::Kind::check(&plan).unwrap();
+    nnunet::export(&plan, &NnunetNames::default()).map_or_else(|e| e, |_| "exported".into())
+}
+
+fn label(name: &str, value: i32) -> Label {
+    Label { name: name.into(), value }
+}
+
+fn region(values: &[i32], value: i32) -> Region {
+    Region { name: format!("{values:?}"), values: values.into(), value }
+}
+
+/// With regions a network has an output for each of them.
+fn with_regions(plan: &mut Plan, regions: Vec<Region>) {
+    for c in plan.configurations.values_mut() {
+        c.network.output_channels = regions.len();
+    }
+    plan.regions = regions;
+}
+
+#[test]
+fn labels_that_nnu_net_would_write_otherwise_are_not_exported() {
+    assert_eq!(refused(|_| ()), "exported");
+    assert_eq!(
+        refused(|plan| plan.labels[2].value = 5),
+        "label class 2 has value 5, expected 2: nnU-Net v2 writes the number of a class, and knows no gaps; \
+         renumber the label maps and dataset.json, and plan again"
+    );
+    // Regions are written as regions_class_order says.
+    assert_eq!(
+        refused(|plan| {
+            plan.labels[2].value = 5;
+            with_regions(plan, vec![region(&[1, 5], 1), region(&[5], 5)]);
+        }),
+        "exported"
+    );
+    assert_eq!(
+        refused(|plan| with_regions(plan, vec![region(&[1], 1), region(&[2], 2)])),
+        "each of the regions has a single value, expected one of several, else nnU-Net v2 takes them for classes"
+    );
+    assert_eq!(refused(|plan| plan.ignore = Some(label("ignore", 3))), "exported");
+    assert_eq!(
+        refused(|plan| plan.ignore = Some(label("ignore", 255))),
+        "ignore has value 255, expected 3, the one above the highest label, as nnU-Net v2 asks; \
+         renumber the label maps and dataset.json, and plan again"
+    );
+    assert_eq!(
+        refused(|plan| plan.ignore = Some(label("Ignore", 3))),
+        "the label of ignored voxels is called Ignore, expected ignore: nnU-Net v2 would take it for a class; \
+         rename it in dataset.json, and plan again"
+    );
+    for name in ["ignore", "background"] {
+        let said = refused(|plan| plan.labels[1].name = name.into());
+        assert!(said.starts_with(&format!("a class or region is called {name}, ")), "{said}");
+    }
+}
+
+#[test]
+fn images_and_networks_that_nnu_net_would_have_otherwise_are_not_exported() {
+    let said = refused(|plan| plan.dataset.file_ending = ".hdr".into());
+    let endings = "expected one of .nii.gz, .nii, .png, which nnU-Net v2 reads; convert the images";
+    assert_eq!(said, format!("dataset.file_ending = \".hdr\", {endings}"));
+    let full = |plan: &mut Plan, change: fn(&mut Configuration)| {
+        change(plan.configurations.get_mut("3d_fullres").unwrap());
+    };
+    assert_eq!(
+        refused(|plan| full(plan, |c| c.network.input_channels = 2)),
+        "configurations.3d_fullres.network.input_channels = 2, expected 1, as nnU-Net v2 counts from dataset.json"
+    );
+    assert_eq!(
+        refused(|plan| full(plan, |c| c.network.output_channels = 4)),
+        "configurations.3d_fullres.network.output_channels = 4, expected 3, as nnU-Net v2 counts from dataset.json"
+    );
+    assert_eq!(
+        refused(|plan| full(plan, |c| c.keep_slice_distance = true)),
+        "configurations.3d_fullres.keep_slice_distance = true, but its patches or its network reach across slices: \
+         nnU-Net v2 has this for 2D networks only"
+    );
+}
+
+#[test]
+fn what_nnu_net_does_in_its_own_way_is_named() {
+    let plan = |settings: &[(&str, &str)]| {
+        let mut recipe = plan::recipe::Resolved::built_in("v2").unwrap();
+        for (key, value) in settings {
+            let setting = plan::settings::Setting { key: (*key).into(), value: (*value).into() };
+            recipe.set(&setting).unwrap();
+        }
+        let data = fingerprint([24, 48, 48], [3.0, 1.0, 1.0], 12, 3);
+        let mut plan = plan::plan(&data, &recipe.recipe().unwrap());
+        plan.labels[0].name = "background".into();
+        plan
+    };
+    assert_eq!(nnunet::departures(&plan(&[])), [""; 0]);
+    // These reach nnU-Net, by plans.json or the checkpoint.
+    let exported = [
+        ("preprocessing.image_order", "1"),
+        ("inference.resample_order", "0"),
+        ("inference.mirroring", "false"),
+        ("planning.gpu_memory_gib", "4"),
+    ];
+    assert_eq!(nnunet::departures(&plan(&exported)), [""; 0]);
+    let own = [
+        ("schedule.epochs", "20"),
+        ("inference.averaged", "probabilities"),
+        ("inference.step", "0.75"),
+        ("loss.dice_weight", "2"),
+        ("augmentation.never_mirror", "[\"left_right\"]"),
+        ("sampling.foreground_fraction", "0.5"),
+        ("optimiser.momentum", "0.9"),
+    ];
+    for (key, value) in own {
+        let said = nnunet::departures(&plan(&[(key, value)]));
+        assert_eq!(said.len(), 1, "{key}");
+        assert!(said[0].contains(&format!("otherwise than {key} = ")), "{said:?}");
+    }
+    let two = nnunet::departures(&plan(&own[..1])).remove(0);
+    assert!(two.ends_with("otherwise than schedule.epochs = 20 (1000)"), "{two}");
+
+    let mut other = plan(&[]);
+    other.labels[0].name = "nothing".into();
+    for c in other.configurations.values_mut() {
+        c.network.deep_supervision = false;
+    }
+    let said = nnunet::departures(&other);
+    assert!(said[0].starts_with("labels: the background is called nothing;"), "{said:?}");
+    assert!(said[1].contains("nnUNetTrainerNoDeepSupervision"), "{said:?}");
 }

@@ -19,7 +19,7 @@ use artifact::plan::{Encoder, Network};
 use artifact::recipe::Recipe;
 use artifact::{Error, Result};
 use names::Names;
-pub use plans::check_plans;
+pub use plans::{check_dataset, check_geometry, check_plans};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use value::{Tensor, Value, Values};

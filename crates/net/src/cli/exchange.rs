@@ -1,5 +1,6 @@
 //! `import` and `export`: checkpoints of nnU-Net.
 
+use artifact::dataset::DatasetJson;
 use artifact::model::{HISTORY, History, Model, ModelInfo, PLAN, PROGRESS, WEIGHTS};
 use artifact::plan::{Configuration, Plan};
 use artifact::{Commit, Record, hash_file};
@@ -246,11 +247,19 @@ pub fn export(args: &Export, run: &Run) -> Result<()> {
     let source = Source::of(args)?;
     let plan: Plan = Record::load(&source.plan_path)?.body;
     let c = configuration(&source.plan_path, &plan, &source.configuration)?;
+    plan.check_for_nnunet().map_err(|e| artifact::Error::input(&source.plan_path, e))?;
     let (plans, dataset) = (read_json(&args.plans)?, read_json(&args.dataset_json)?);
     let flat = checkpoint::is_flat(&c.network, c.patch_shape);
-    checkpoint::check_plans(&plans, &source.configuration, &c.network, flat).map_err(|e| {
-        artifact::Error::input(&args.plans, e).hint("write it from the same plan: nnu-plan export")
-    })?;
+    let name = &source.configuration;
+    checkpoint::check_plans(&plans, name, &c.network, flat)
+        .and_then(|()| checkpoint::check_geometry(&plans, name, c, plan.geometry.transpose, flat))
+        .map_err(|e| {
+            artifact::Error::input(&args.plans, e)
+                .hint("write it from the same plan: nnu-plan export")
+        })?;
+    let described = DatasetJson::load(&args.dataset_json)?;
+    checkpoint::check_dataset(&dataset, &described, &plan)
+        .map_err(|e| artifact::Error::input(&args.dataset_json, e))?;
     let at = |e: net::Error| Error::input(format!("{}: {e}", source.weights.display()));
     let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&c.network, &device).map_err(at)?;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{CASCADE, FULL, LOW, SLICES};
 use artifact::plan::{Channel, Configuration, Encoder, Network, NnunetNames, Plan};
-use artifact::recipe::{Recipe, StepOrder};
+use artifact::recipe::Recipe;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ type Table = Map<String, Value>;
 /// # Errors
 /// If nnU-Net can't do what the plan says; one line with key, found, expected.
 pub fn export(plan: &Plan, names: &NnunetNames) -> Result<Value, String> {
-    check(plan)?;
+    plan.check_for_nnunet()?;
     let encoder = plan.configurations.values().next().map_or(Encoder::Plain, |c| c.network.encoder);
     let (class, plans) = planner(&plan.recipe.name, encoder);
     let name = |first: &Option<String>, then: &Option<String>, last: &str| {
@@ -48,24 +48,6 @@ pub fn export(plan: &Plan, names: &NnunetNames) -> Result<Value, String> {
         "label_manager": LABEL_MANAGER,
         "foreground_intensity_properties_per_channel": intensities(&plan.channels),
     }))
-}
-
-/// What has no place in `plans.json`.
-fn check(plan: &Plan) -> Result<(), String> {
-    let p = &plan.recipe.preprocessing;
-    if p.order != StepOrder::NormaliseThenResample {
-        let found = "\"resample_then_normalise\"";
-        return Err(format!(
-            "recipe.preprocessing.order = {found}, expected \"normalise_then_resample\", the only order that nnU-Net v2 knows"
-        ));
-    }
-    if p.anisotropy_threshold != 3.0 {
-        let found = p.anisotropy_threshold;
-        return Err(format!(
-            "recipe.preprocessing.anisotropy_threshold = {found}, expected 3, which nnU-Net v2 has in its code"
-        ));
-    }
-    Ok(())
 }
 
 fn configurations(plan: &Plan, plans: &str) -> Result<Table, String> {

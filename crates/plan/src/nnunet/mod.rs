@@ -4,6 +4,7 @@ mod described;
 mod export;
 mod fingerprint;
 mod import;
+mod limits;
 mod network;
 mod table;
 
@@ -13,6 +14,11 @@ pub use fingerprint::{is_fingerprint, measured};
 pub use import::{Imported, import};
 
 use artifact::plan::{Encoder, Normalisation};
+
+/// What nnU-Net does in its own way, whatever an exported plan says; one line each.
+pub fn departures(plan: &artifact::plan::Plan) -> Vec<String> {
+    limits::departures(plan)
+}
 
 /// Its data sets' folders are called `Dataset004_Hippocampus`.
 const DATASET: &str = "Dataset";
