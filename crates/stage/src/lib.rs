@@ -5,6 +5,7 @@
 
 mod args;
 mod error;
+pub mod memory;
 pub mod picture;
 mod progress;
 mod rng;
