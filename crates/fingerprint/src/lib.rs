@@ -72,6 +72,10 @@ pub fn measure(
     if error_count(&problems) == 0 {
         problems.extend(class_problems(dataset, &cases));
     }
+    if error_count(&problems) == 0 && pools.iter().any(|pool| pool.count() == 0) {
+        let outside = "every labelled voxel lies outside the box of voxels that are not 0";
+        problems.push(Problem::new(Class::NothingToLearn, "images", outside));
+    }
     problems.sort();
     let sound = error_count(&problems) == 0;
     let fingerprint = sound.then(|| combine(dataset, cases, &pools));
