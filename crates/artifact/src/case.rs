@@ -160,7 +160,7 @@ const MOST_CLASSES: usize = 1 << 15;
 
 /// More voxels than any image has that a stage could hold: 4096³, 256 GiB as f32. Below it, sizes in bytes can't overflow,
 /// even of an f64 per class: 2³⁶ × 2¹⁵ × 2³ = 2⁵⁴.
-const MOST_VOXELS: usize = 1 << 36;
+pub const MOST_VOXELS: usize = 1 << 36;
 
 fn check_grid(
     field: &str,

@@ -9,9 +9,9 @@
 mod json;
 
 use crate::image::{self, Geometry, Volume, split_ending};
-use crate::{Error, Label, Region, Result};
+use crate::{Error, Label, Region, Result, file};
 use json::Description;
-use ndarray::{Array4, Axis};
+use ndarray::Array4;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -83,8 +83,7 @@ impl DatasetJson {
     /// # Errors
     /// If it's missing or broken: the key, what was found, what was expected.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::io(path, "read this description of the data set", &e))?;
+        let text = file::json(path, "read this description of the data set")?;
         let read = Description::parse(&text).map_err(|e| Error::input(path, e))?;
         let listed = read.training.as_ref().or(read.table.as_ref());
         let ids = listed.map(|entries| {
@@ -115,9 +114,12 @@ impl Dataset {
     /// If `dataset.json` is missing or broken: the key, what was found, what was expected. Not for missing images.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(DESCRIPTION);
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            Error::io(&path, "read this description of the data set", &e)
-                .hint("give the folder that holds dataset.json, imagesTr and labelsTr")
+        let text = file::json(&path, "read this description of the data set").map_err(|e| {
+            // Only where nothing is there: the file's own faults have ways out of their own.
+            match path.exists() {
+                true => e,
+                false => e.hint("give the folder that holds dataset.json, imagesTr and labelsTr"),
+            }
         })?;
         let invalid = |e: String| Error::input(&path, e);
         let description = Description::parse(&text).map_err(invalid)?;
@@ -148,16 +150,33 @@ impl Dataset {
         dataset.training.sort_by(|a, b| a.id.cmp(&b.id));
         dataset.test.sort_by(|a, b| a.id.cmp(&b.id));
         if dataset.training.is_empty() && dataset.test.is_empty() {
-            return Err(Error::input(
-                folder,
-                "has no cases: no list in dataset.json, no files in imagesTr",
-            )
-            .hint(format!(
-                "expected imagesTr/CASE_0000{0} and labelsTr/CASE{0}",
-                dataset.file_ending
-            )));
+            return Err(dataset.no_cases(folder, &description)?);
         }
         Ok(dataset)
+    }
+
+    /// Why there are none.
+    fn no_cases(&self, folder: &Path, description: &Description) -> Result<Error> {
+        let lists = [("training", &description.training), ("dataset", &description.table)];
+        if let Some((key, _)) = lists.iter().find(|(_, list)| list.is_some()) {
+            let message = format!("{key} lists no cases, expected at least one");
+            let hint =
+                format!("leave {key} out: then cases are the files in imagesTr and labelsTr");
+            return Ok(Error::input(&folder.join(DESCRIPTION), message).hint(hint));
+        }
+        let hint = format!("expected imagesTr/CASE_0000{0} and labelsTr/CASE{0}", self.file_ending);
+        let images = folder.join("imagesTr");
+        let names = files_in(&images)?;
+        let message = match names.first() {
+            None if images.is_dir() => "is empty, and dataset.json lists no cases".into(),
+            None => "is not there, and dataset.json lists no cases".into(),
+            Some(name) => format!(
+                "has {} files, such as {name}, but none that ends in _NNNN{}",
+                names.len(),
+                self.file_ending
+            ),
+        };
+        Ok(Error::input(&images, message).hint(hint))
     }
 
     /// The training or test case with this id.
@@ -222,10 +241,8 @@ impl Dataset {
             return Err(Error::input(Path::new(&case.id), "this case has no label"));
         };
         let volume = read(path)?;
-        match volume.channels.len_of(Axis(0)) {
-            1 => Ok(volume),
-            n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
-        }
+        image::check_label(path, &volume)?;
+        Ok(volume)
     }
 
     /// Cases whose files `dataset.json` lists. Without labels they are test cases.
@@ -393,6 +410,20 @@ impl Stack {
         let channels = Array4::from_shape_vec((self.declared, z, y, x), values);
         Ok(Volume { geometry, channels: channels.map_err(|_| self.found)? })
     }
+}
+
+/// Whether a case may have this id: later stages name a folder by it, and leave hidden ones alone.
+///
+/// # Errors
+/// One line: found, expected.
+pub fn check_id(id: &str) -> std::result::Result<(), String> {
+    if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0']) {
+        let id = id.escape_debug();
+        return Err(format!(
+            "the id \"{id}\" can't be a folder's name, expected one without / that doesn't begin with a point"
+        ));
+    }
+    Ok(())
 }
 
 fn folder_name(folder: &Path) -> String {

@@ -6,8 +6,8 @@
 mod png;
 
 pub use crate::nifti::{Geometry, Volume};
-use crate::{Error, Result, nifti};
-use ndarray::{Array3, ArrayView3};
+use crate::{Error, Result, file, nifti};
+use ndarray::{Array3, ArrayView3, Axis};
 use std::path::{Path, PathBuf};
 
 /// Endings that are read, longest match first.
@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> Result<Volume> {
     if !is_picture(path) {
         return nifti::read(path);
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read this image", &e))?;
+    let bytes = file::read(path, "read this image")?;
     png::decode(path, &bytes)
 }
 
@@ -50,8 +50,43 @@ pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
     if !is_picture(path) {
         return nifti::read_header(path);
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read this image", &e))?;
+    let bytes = file::read(path, "read this image")?;
     png::header(path, &bytes)
+}
+
+/// Whether a label map has one channel.
+///
+/// # Errors
+/// If it has several: what was found and expected, and for a picture that its colours aren't labels.
+pub fn check_label(path: &Path, volume: &Volume) -> Result<()> {
+    match volume.channels.len_of(Axis(0)) {
+        1 => Ok(()),
+        n if is_picture(path) => Err(Error::input(
+            path,
+            format!("label has {n} channels (colours, or a palette's), expected 1"),
+        )
+        .hint("save it as a grey picture in which a pixel's value is its label")),
+        n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
+    }
+}
+
+/// Bytes that reading these images together takes at most: stored, unpacked and as f32. Files whose headers can't be read
+/// count nothing; reading them says why.
+pub fn reading_bytes(files: &[PathBuf]) -> f64 {
+    let one = |path: &PathBuf| {
+        let (geometry, channels) = read_header(path).ok()?;
+        let stored =
+            files_of(path).ok()?.iter().map(|f| f.metadata().map_or(0, |m| m.len())).sum::<u64>();
+        let values = geometry.shape.iter().map(|&n| n as f64).product::<f64>() * channels as f64;
+        Some((stored as f64, values))
+    };
+    let (mut all, mut most) = (0.0, 0f64);
+    for (stored, values) in files.iter().filter_map(one) {
+        all += stored + 4.0 * values;
+        // Only one file is unpacked at a time; no element is wider than eight bytes.
+        most = most.max(8.0 * values);
+    }
+    all + most
 }
 
 /// Label values `[z, y, x]` as a file with this ending: a picture if it's `.png` and the depth is 1, else NIfTI with the

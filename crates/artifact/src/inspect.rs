@@ -36,8 +36,7 @@ impl AnyRecord {
     /// # Errors
     /// If it isn't TOML with an `[artifact]` table.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Error::io(path, "read this record", &e))?;
+        let text = crate::file::text(path, "read this record")?;
         let (header, provenance) = record::load_header(path, &text)?;
         let mut body: toml::Table = text.parse().map_err(|e| record::syntax(path, &text, &e))?;
         body.remove("artifact");

@@ -17,12 +17,12 @@
 //! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
 
 pub mod batch;
-pub mod bounds;
 pub mod case;
 mod commit;
 pub mod crop;
 pub mod dataset;
 mod error;
+pub mod file;
 pub mod fingerprint;
 pub mod image;
 pub mod inspect;

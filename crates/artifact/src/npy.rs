@@ -4,12 +4,11 @@
 //! `fortran_order` and `shape`, in one pass without recursion: nested brackets can't make it slow or deep. Its claim is
 //! held against the file's size before anything is allocated, and arrays are views of the mapped bytes.
 
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 use std::convert::Infallible;
-use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -188,7 +187,10 @@ pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<(NpyHeader, Option<usiz
 pub(crate) fn data_offset(path: &Path, bytes: &[u8]) -> Result<usize> {
     let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
     if bytes.len() < PREFIX || &bytes[..6] != b"\x93NUMPY" {
-        return Err(broken("does not begin with the magic bytes"));
+        return Err(match file::foreign(bytes) {
+            Some(found) => broken(&format!("is {}", found.name)).hint(found.hint),
+            None => broken("does not begin with the magic bytes"),
+        });
     }
     if bytes[6] != 1 {
         return Err(broken(&format!("version {}, expected 1", bytes[6])));
@@ -332,7 +334,7 @@ impl Mapped {
     /// # Errors
     /// If it can't be opened or its header doesn't fit the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, "read", &e))?;
+        let file = file::open(path, "read")?;
         #[expect(unsafe_code, reason = "memory maps are unsafe by nature")]
         // SAFETY: artifacts are replaced by rename, never changed in place, so the mapped bytes stay what they are
         // as long as the map lives; this is the rule of `Commit`, and the specification asks it of foreign stages.

@@ -5,7 +5,7 @@
 //! unpacked is as large as the caller expects, or in proportion to the file.
 
 use crate::npy::{self, NpyHeader};
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use ndarray::{ArrayD, IxDyn};
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Write};
@@ -99,7 +99,7 @@ struct Archive<'a> {
 impl<'a> Archive<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let failed = |e| Error::io(path, "read", &e);
-        let file = File::open(path).map_err(failed)?;
+        let file = file::open_zip(path, ".npz")?;
         let length = file.metadata().map_err(failed)?.len();
         let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|e| broken(path, &e))?;
         if zip.len() > MOST_ARRAYS {

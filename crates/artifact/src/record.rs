@@ -1,6 +1,6 @@
 //! Records: the `[artifact]` and `[provenance]` tables, loading with checks, keys.
 
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -121,7 +121,7 @@ pub fn hash_bytes(bytes: &[u8]) -> String {
 /// If the file can't be read.
 pub fn hash_file(path: &Path) -> Result<String> {
     let fail = |e| Error::io(path, "read", &e);
-    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let mut file = file::open(path, "read")?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -138,8 +138,7 @@ impl<T: Kind> Record<T> {
     /// # Errors
     /// One line with the field, what was found and what was expected.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::io(path, &format!("read this {} record", T::KIND), &e))?;
+        let text = file::text(path, &format!("read this {} record", T::KIND))?;
         let (header, provenance) = load_header(path, &text)?;
         if header.kind != T::KIND {
             return Err(Error::input(

@@ -300,5 +300,21 @@ fn folders_without_data_set_say_what_is_missing() {
     );
     write(folder.path(), "dataset.json", NNUNET);
     let error = Dataset::load(folder.path()).unwrap_err();
-    assert_eq!(error.message, "has no cases: no list in dataset.json, no files in imagesTr");
+    assert_eq!(error.path, folder.path().join("imagesTr"));
+    assert_eq!(error.message, "is not there, and dataset.json lists no cases");
+    std::fs::create_dir(folder.path().join("imagesTr")).unwrap();
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(error.message, "is empty, and dataset.json lists no cases");
+    write(folder.path(), "imagesTr/a.nii.gz", image(1, 1.0));
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(error.message, "has 1 files, such as a.nii.gz, but none that ends in _NNNN.nii.gz");
+    // An empty list isn't the absence of files.
+    for (key, list) in [("training", "[]"), ("dataset", "{}")] {
+        let text = NNUNET.trim_end().strip_suffix('}').unwrap();
+        write(folder.path(), "dataset.json", format!("{text}, \"{key}\": {list}}}"));
+        let error = Dataset::load(folder.path()).unwrap_err();
+        assert_eq!(error.path, folder.path().join("dataset.json"));
+        assert_eq!(error.message, format!("{key} lists no cases, expected at least one"));
+        assert!(error.hint.unwrap().starts_with(&format!("leave {key} out")));
+    }
 }

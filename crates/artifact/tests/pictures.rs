@@ -95,3 +95,24 @@ fn crc32(bytes: &[u8]) -> u32 {
     }
     !sum
 }
+
+#[test]
+fn a_label_picture_with_colours_is_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 2);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_palette(vec![0, 0, 0, 255, 0, 0]);
+    encoder.write_header().unwrap().write_image_data(&[0, 1, 1, 0]).unwrap();
+    artifact::Commit::file(&folder.path().join("labelsTr/a.png"), &bytes).unwrap();
+    let grey = std::fs::read(golden("bits.png")).unwrap();
+    artifact::Commit::file(&folder.path().join("imagesTr/a_0000.png"), &grey).unwrap();
+    let text = r#"{"channel_names": {"0": "R"}, "numTraining": 1,
+        "labels": {"background": 0, "cell": 1}, "file_ending": ".png"}"#;
+    artifact::Commit::file(&folder.path().join("dataset.json"), text.as_bytes()).unwrap();
+    let set = Dataset::load(folder.path()).unwrap();
+    let error = set.read_label(&set.training[0]).unwrap_err();
+    assert_eq!(error.message, "label has 3 channels (colours, or a palette's), expected 1");
+    assert!(error.hint.unwrap().contains("grey"));
+}

@@ -240,7 +240,6 @@ fn recipe(name: &str) -> Result<Resolved> {
     {
         return Resolved::built_in(name);
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| artifact::Error::io(path, "read this recipe", &e))?;
+    let text = artifact::file::text(path, "read this recipe")?;
     Resolved::from_text(&text, path)
 }

@@ -48,10 +48,8 @@ pub fn first_channel<'a>(images: &'a BTreeMap<String, PathBuf>, case: &str) -> O
 /// If it can't be read or has several channels.
 pub fn read_map(path: &Path) -> Result<Volume> {
     let volume = image::read(path)?;
-    match volume.channels.dim().0 {
-        1 => Ok(volume),
-        n => Err(Error::input(path, format!("has {n} channels, expected a label map with one"))),
-    }
+    image::check_label(path, &volume)?;
+    Ok(volume)
 }
 
 /// Reads a label map as it is stored, if that is as bytes; [`read_map`] reads the others.

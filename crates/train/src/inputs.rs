@@ -71,8 +71,7 @@ impl Inputs {
     /// # Errors
     /// One line that names the file, what was found and what was expected.
     pub fn load(request: &Request, provenance: Provenance, device: &str) -> Result<Self, Error> {
-        let plan_bytes = std::fs::read(&request.plan)
-            .map_err(|e| artifact::Error::io(&request.plan, "read this plan", &e))?;
+        let plan_bytes = artifact::file::read(&request.plan, "read this plan")?;
         let mut plan = Record::<Plan>::load(&request.plan)?.body;
         let configuration = configuration(request, &plan)?;
         let schedule = &mut plan.recipe.schedule;

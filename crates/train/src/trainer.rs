@@ -53,7 +53,7 @@ pub struct Trainer<'a> {
 }
 
 fn net_error(error: net::Error) -> Error {
-    error.into()
+    Error::failed(error.to_string())
 }
 
 impl<'a> Trainer<'a> {
@@ -73,7 +73,7 @@ impl<'a> Trainer<'a> {
         net.initialise(seed).map_err(net_error)?;
         let configuration = &inputs.configuration;
         net.reserve_training(configuration.batch_size, configuration.patch_shape)
-            .map_err(net_error)?;
+            .map_err(|e| Error::failed(e.to_string()))?;
         let schedule = Schedule::new(&recipe.schedule, recipe.optimiser.learning_rate);
         let state = schedule.begin();
         let mut trainer = Self {

@@ -2,7 +2,7 @@
 
 use super::{Geometry, Volume};
 use crate::nifti::MOST_INFLATION;
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use ndarray::{Array4, ArrayView3};
 use png::{
     BitDepth, ColorType, Decoder, Encoder, InterlaceInfo, Limits, Reader, Transformations,
@@ -26,7 +26,7 @@ fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<Cursor<&'a [u8]>>> {
     decoder.set_transformations(Transformations::EXPAND);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let info = decoder.read_header_info().map_err(|e| fault(path, &e))?;
+    let info = decoder.read_header_info().map_err(|e| no_picture(path, bytes, &e))?;
     let (width, height) = info.size();
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MOST_PIXELS {
@@ -49,6 +49,15 @@ fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<Cursor<&'a [u8]>>> {
 
 fn fault(path: &Path, error: &png::DecodingError) -> Error {
     Error::input(path, format!("is not a readable PNG: {error}"))
+}
+
+/// What a file is that doesn't begin as a picture does, else what is wrong with it.
+fn no_picture(path: &Path, bytes: &[u8], error: &png::DecodingError) -> Error {
+    match file::foreign(bytes).filter(|_| !bytes.starts_with(b"\x89PNG")) {
+        Some(found) => Error::input(path, format!("is {}, expected a PNG picture", found.name))
+            .hint(found.hint),
+        None => fault(path, error),
+    }
 }
 
 fn geometry(reader: &Reader<Cursor<&[u8]>>) -> Geometry {

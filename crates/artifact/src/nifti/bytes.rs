@@ -1,10 +1,9 @@
 //! Bytes of a NIfTI file, inflated if need be, without ever allocating what the file only claims.
 
-use super::header::{Header, SIZE_MAX};
-use crate::{Error, Result};
+use super::header::{Header, SIZE_MAX, sniff};
+use crate::{Error, Result, file};
 use flate2::bufread::GzDecoder;
 use libdeflater::Decompressor;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +23,7 @@ pub(super) fn is_gzip(bytes: &[u8]) -> bool {
 
 /// The first bytes of a file, inflated: enough for a header.
 pub(super) fn read_start(path: &Path) -> Result<Vec<u8>> {
-    let open = || File::open(path).map_err(|e| Error::io(path, "open", &e));
+    let open = || file::open(path, "open");
     let mut start = Vec::new();
     open()?.take(2).read_to_end(&mut start).map_err(|e| Error::io(path, "read", &e))?;
     let gzip = is_gzip(&start);
@@ -58,15 +57,25 @@ fn inflate_start(mut source: impl std::io::BufRead, start: &mut Vec<u8>) -> std:
 
 /// Parses the header at the start of possibly compressed bytes.
 pub(super) fn parse_header(path: &Path, stored: &[u8]) -> Result<Header> {
-    let invalid = |e: String| {
-        Error::input(path, e).hint("expected a NIfTI file: .nii, .nii.gz, or a pair .hdr and .img")
-    };
     if !is_gzip(stored) {
-        return Header::parse(stored).map_err(invalid);
+        return Header::parse(stored).map_err(|e| no_header(path, "is", stored, e));
     }
     let mut start = Vec::new();
     inflate_start(stored, &mut start).map_err(|e| truncated(path, &e.to_string()))?;
-    Header::parse(&start).map_err(invalid)
+    Header::parse(&start).map_err(|e| no_header(path, "is gzip of what is", &start, e))
+}
+
+/// What is wrong with a header, or what it is if it's none.
+fn no_header(path: &Path, is: &str, start: &[u8], wrong: String) -> Error {
+    const EXPECTED: &str = "expected a NIfTI file: .nii, .nii.gz, or a pair .hdr and .img";
+    // A few bytes say nothing of what they began.
+    let told = start.is_empty() || start.len() >= 16;
+    match file::foreign(start).filter(|_| told && sniff(start).is_err()) {
+        Some(found) => {
+            Error::input(path, format!("{is} {}, {EXPECTED}", found.name)).hint(found.hint)
+        }
+        None => Error::input(path, wrong).hint(EXPECTED),
+    }
 }
 
 fn truncated(path: &Path, what: &str) -> Error {
@@ -166,5 +175,5 @@ pub(super) fn pair_of(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::io(path, "read", &e))
+    file::read(path, "read")
 }

@@ -2,7 +2,7 @@
 //!
 //! Reads `.nii`, `.nii.gz` and pairs `.hdr`/`.img` (each also `.gz`), NIfTI-1 and NIfTI-2, both byte orders, every
 //! scalar type. 2D images are volumes of depth 1; the one axis longer than 1 after x, y, z holds the channels. Colour, complex and
-//! 128-bit voxels are refused. Stored slope and intercept are applied, unless the slope is 0 or NaN.
+//! 128-bit voxels are refused. Stored slope and intercept are applied; a header's nonsense is repaired as ITK repairs it.
 //!
 //! NIfTI-1's header comes from the `nifti` crate; reading bytes, checks, NIfTI-2, conversion and writing are here, because
 //! that crate reads only the first gzip member, takes a NaN slope literally, scales in f32, believes a header's sizes,

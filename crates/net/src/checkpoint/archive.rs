@@ -31,7 +31,7 @@ pub(super) struct Archive {
 impl Archive {
     /// Opens a file; returns it with its pickle.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<u8>)> {
-        let file = File::open(path).map_err(|e| Error::io(path, "read", &e))?;
+        let file = artifact::file::open_zip(path, ".pth")?;
         let length = file.metadata().map_err(|e| Error::io(path, "read", &e))?.len();
         let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| {
             Error::input(path, format!("not a zip archive as torch.save writes it: {e}")).hint(

@@ -122,7 +122,7 @@ fn compare(found: &Checkpoint, name: &str, run: &Run) {
 
 /// The bytes of the model's plan: the given file, or one that mirrors as the checkpoint says.
 fn model_plan(path: &Path, plan: &Plan, axes: Option<&[usize]>, run: &Run) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| artifact::Error::io(path, "read", &e))?;
+    let bytes = artifact::file::read(path, "read")?;
     let Some(axes) = axes else { return Ok(bytes) };
     let mut plan = plan.clone();
     plan.recipe.inference.mirror_axes = Some(axes.to_vec());
@@ -300,7 +300,7 @@ fn exported_mirror_axes(plan: &Plan, flat: bool, run: &Run) -> Vec<usize> {
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|e| artifact::Error::io(path, "read", &e))?;
+    let text = artifact::file::json(path, "read")?;
     Ok(serde_json::from_str(&text)
         .map_err(|e| artifact::Error::input(path, format!("not JSON: {e}")))?)
 }

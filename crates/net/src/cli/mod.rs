@@ -120,11 +120,10 @@ impl Which {
                 .map_err(|_| Error::usage(format!("--patch {:?}, expected Z,Y,X", self.patch)))?;
         }
         let (patch, divisor) = (chosen.patch, chosen.network.divisor());
-        artifact::bounds::check_batch(patch, chosen.batch)
-            .map_err(|e| Error::usage(format!("--patch, --batch: {e}")))?;
-        if (0..3).any(|a| patch[a] % divisor[a] != 0) {
+        if (0..3).any(|a| patch[a] == 0 || patch[a] % divisor[a] != 0) || chosen.batch == 0 {
             return Err(Error::usage(format!(
-                "--patch {patch:?}, expected multiples of {divisor:?}"
+                "--patch {patch:?} --batch {}, expected multiples of {divisor:?} and at least 1",
+                chosen.batch
             )));
         }
         Ok(chosen)

@@ -46,7 +46,8 @@ impl From<Properties> for Intensity {
 /// Whether a file is nnU-Net's fingerprint rather than ours: it ends in `.json`, or begins as JSON does.
 pub fn is_fingerprint(path: &Path) -> bool {
     let begins = |text: String| text.trim_start().starts_with('{');
-    path.extension().is_some_and(|e| e == "json") || std::fs::read_to_string(path).is_ok_and(begins)
+    path.extension().is_some_and(|e| e == "json")
+        || artifact::file::text(path, "read").is_ok_and(begins)
 }
 
 /// The data set that nnU-Net measured. Cases have no ids there.
@@ -55,8 +56,7 @@ pub fn is_fingerprint(path: &Path) -> bool {
 /// If the file can't be read or its contents make no sense: file, key, found, expected.
 pub fn measured(fingerprint: &Path, described: &Described) -> Result<Measured> {
     let json = &described.json;
-    let text = std::fs::read_to_string(fingerprint)
-        .map_err(|e| artifact::Error::io(fingerprint, "read this fingerprint", &e))?;
+    let text = artifact::file::json(fingerprint, "read this fingerprint")?;
     let fault = |e: String| Error::input(format!("{}: {e}", fingerprint.display()));
     let read: Fingerprint = serde_json::from_str(&text).map_err(|e| fault(e.to_string()))?;
     let folder = fingerprint.canonicalize().ok();

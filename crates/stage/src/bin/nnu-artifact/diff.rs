@@ -108,8 +108,7 @@ fn with_siblings(args: &Args, a: &Path, b: &Path) -> artifact::Result<Lines> {
 }
 
 fn files(args: &Args, a: &Path, b: &Path, name: &str) -> artifact::Result<Lines> {
-    let bytes =
-        |path: &Path| std::fs::read(path).map_err(|e| artifact::Error::io(path, "read", &e));
+    let bytes = |path: &Path| artifact::file::read(path, "read");
     if FileKind::of(a) != FileKind::of(b) {
         return Ok(vec![format!("{name}: different kinds of file")]);
     }
@@ -136,8 +135,7 @@ fn records(args: &Args, a: &Path, b: &Path, name: &str) -> artifact::Result<Line
         let record = AnyRecord::load(path);
         let Ok(record) = record else {
             // Somebody's own TOML, such as a recipe.
-            let text =
-                std::fs::read_to_string(path).map_err(|e| artifact::Error::io(path, "read", &e))?;
+            let text = artifact::file::text(path, "read")?;
             return text.parse().map_err(|_| artifact::Error::input(path, "is not TOML"));
         };
         let mut table = record.body;

@@ -58,7 +58,7 @@ fn in_folder(folder: &Path) -> artifact::Result<Vec<PathBuf>> {
 fn is_record(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     RECORDS.contains(&&*name)
-        || std::fs::read_to_string(path).is_ok_and(|text| text.contains("[artifact]"))
+        || artifact::file::text(path, "read").is_ok_and(|text| text.contains("[artifact]"))
 }
 
 fn one(path: &Path) -> Vec<artifact::Error> {
