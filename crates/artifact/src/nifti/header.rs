@@ -1,6 +1,10 @@
 //! The header of a NIfTI file: 348 bytes (version 1) or 540 bytes (version 2), in either byte order.
 //!
 //! Version 1 is parsed by the `nifti` crate; version 2, which that crate doesn't know, is parsed here.
+//!
+//! Fields that make no sense are repaired as the format's own library repairs them (nifti1_io, hence ITK, SimpleITK,
+//! 3D Slicer and nnU-Net's default reader): later axes of no length, an offset inside the header, numbers that aren't
+//! finite. `tests/golden/nifti/make_repairs.py` asks SimpleITK about each.
 
 use ::nifti::{Endianness, NiftiHeader, NiftiType};
 
@@ -26,7 +30,7 @@ pub(super) struct Header {
     pub pixdim: [f64; 4],
     /// Offset of the voxels from the start of their file.
     pub offset: u64,
-    /// Linear scaling, or none if the stored slope is 0 or not finite.
+    /// Linear scaling, where it changes anything.
     pub scaling: Option<(f64, f64)>,
     /// 0 if unset.
     pub qform_code: i32,
@@ -70,9 +74,7 @@ impl Header {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (order, size) = sniff(bytes)?;
         let bytes = &bytes[..size];
-        let header = if size == SIZE_1 { parse_1(bytes, order)? } else { parse_2(bytes, order)? };
-        header.check_placement()?;
-        Ok(header)
+        if size == SIZE_1 { parse_1(bytes, order) } else { parse_2(bytes, order) }
     }
 
     /// Spatial extents x, y, z and the product of all further axes. Missing axes count 1.
@@ -94,27 +96,6 @@ impl Header {
         self.voxel_bytes()?
             .checked_add(self.offset)
             .ok_or_else(|| format!("vox_offset = {} is too large", self.offset))
-    }
-
-    fn check_placement(&self) -> Result<(), String> {
-        let numbers = [("quatern", &self.quaternion[..]), ("qoffset", &self.qoffset[..])];
-        if self.qform_code > 0 {
-            for (field, values) in numbers {
-                if values.iter().any(|v| !v.is_finite()) {
-                    return Err(format!(
-                        "{field} = {values:?}, expected finite numbers (qform_code is {})",
-                        self.qform_code
-                    ));
-                }
-            }
-        }
-        if self.sform_code > 0 && self.srow.iter().flatten().any(|v| !v.is_finite()) {
-            return Err(format!(
-                "srow = {:?}, expected finite numbers (sform_code is {})",
-                self.srow, self.sform_code
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -138,11 +119,11 @@ fn parse_1(bytes: &[u8], order: Endianness) -> Result<Header, String> {
         element: check_type(h.datatype)?,
         pixdim: [f(h.pixdim[0]), f(h.pixdim[1]), f(h.pixdim[2]), f(h.pixdim[3])],
         offset: check_offset(f(h.vox_offset), pair, SIZE_1)?,
-        scaling: check_scaling(f(h.scl_slope), f(h.scl_inter))?,
+        scaling: scaling(f(h.scl_slope), f(h.scl_inter)),
         qform_code: h.qform_code.into(),
         sform_code: h.sform_code.into(),
-        quaternion: [f(h.quatern_b), f(h.quatern_c), f(h.quatern_d)],
-        qoffset: [f(h.quatern_x), f(h.quatern_y), f(h.quatern_z)],
+        quaternion: finite([f(h.quatern_b), f(h.quatern_c), f(h.quatern_d)]),
+        qoffset: finite([f(h.quatern_x), f(h.quatern_y), f(h.quatern_z)]),
         srow: [h.srow_x.map(f), h.srow_y.map(f), h.srow_z.map(f)],
         unit_mm: unit_mm(h.xyzt_units.into()),
         pair,
@@ -167,11 +148,11 @@ fn parse_2(bytes: &[u8], order: Endianness) -> Result<Header, String> {
         pixdim: row(104),
         // An i64 on disk; offsets beyond 2^53 exceed every file, so the conversion can't hide one.
         offset: check_offset(fields.i64(168) as f64, pair, SIZE_2)?,
-        scaling: check_scaling(f64s(176), f64s(184))?,
+        scaling: scaling(f64s(176), f64s(184)),
         qform_code: fields.i32(344),
         sform_code: fields.i32(348),
-        quaternion: [f64s(352), f64s(360), f64s(368)],
-        qoffset: [f64s(376), f64s(384), f64s(392)],
+        quaternion: finite([f64s(352), f64s(360), f64s(368)]),
+        qoffset: finite([f64s(376), f64s(384), f64s(392)]),
         srow: [row(400), row(432), row(464)],
         unit_mm: unit_mm(fields.i32(500)),
         pair,
@@ -230,8 +211,10 @@ fn check_dim(dim: [i64; 8]) -> Result<Vec<usize>, String> {
     };
     let mut checked = Vec::with_capacity(rank);
     for (axis, &n) in dim.iter().enumerate().take(rank + 1).skip(1) {
-        match usize::try_from(n) {
-            Ok(n @ 1..=32767) => checked.push(n),
+        match n {
+            1..=32767 => checked.push(n as usize),
+            // An axis that isn't there; without the first there is no image.
+            ..=0 if axis > 1 => checked.push(1),
             _ => return Err(format!("dim[{axis}] = {n}, expected 1 to 32767")),
         }
     }
@@ -275,25 +258,27 @@ fn check_type(code: i16) -> Result<NiftiType, String> {
 }
 
 fn check_offset(offset: f64, pair: bool, header: usize) -> Result<u64, String> {
-    // The four bytes between header and voxels (extension flag) may be missing: the format's own library reads that too.
-    let least = if pair { 0 } else { header };
-    if !(offset >= least as f64 && offset < 9e15) {
-        return Err(format!("vox_offset = {offset}, expected at least {least}"));
+    // In a file of its own nothing stands before the voxels that could be meant. Of a single file the four bytes between
+    // header and voxels (extension flag) may be missing.
+    let least = if pair { 0.0 } else { header as f64 };
+    match offset {
+        _ if offset.is_nan() || (offset < least && !pair) => Ok(least as u64),
+        _ if offset >= least && offset < 9e15 => Ok(offset as u64),
+        _ => Err(format!("vox_offset = {offset}, expected at least {least}")),
     }
-    Ok(offset as u64)
 }
 
-/// A slope of 0 or NaN means that the stored values are the values (nibabel's rule, as the format says for 0).
-fn check_scaling(slope: f64, inter: f64) -> Result<Option<(f64, f64)>, String> {
-    if slope == 0.0 || !slope.is_finite() {
-        return Ok(None);
-    }
-    if !inter.is_finite() {
-        return Err(format!(
-            "scl_inter = {inter}, expected a finite number (scl_slope is {slope})"
-        ));
-    }
-    Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
+/// A slope of (nearly) 0, NaN or infinity counts as 1, an intercept of NaN or infinity as 0. ITK's rule; nibabel leaves the
+/// intercept away with such a slope, and refuses such an intercept.
+fn scaling(slope: f64, inter: f64) -> Option<(f64, f64)> {
+    let slope = if slope.is_finite() && slope.abs() > f64::EPSILON { slope } else { 1.0 };
+    let inter = if inter.is_finite() { inter } else { 0.0 };
+    (slope != 1.0 || inter != 0.0).then_some((slope, inter))
+}
+
+/// Numbers of the qform that aren't finite count as 0.
+fn finite(values: [f64; 3]) -> [f64; 3] {
+    values.map(|value| if value.is_finite() { value } else { 0.0 })
 }
 
 fn unit_mm(xyzt_units: i32) -> f64 {

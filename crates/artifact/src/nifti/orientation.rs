@@ -32,9 +32,15 @@ pub(super) fn place(header: &Header) -> Result<Placement, String> {
         let pixdim = header.pixdim[axis + 1];
         // The format's own library takes 1 for a size that isn't one.
         sizes[axis] = if pixdim == 0.0 || !pixdim.is_finite() { 1.0 } else { pixdim.abs() };
-        flips[axis] = if pixdim < 0.0 { -1.0 } else { 1.0 };
+        flips[axis] = if pixdim < 0.0 && pixdim.is_finite() { -1.0 } else { 1.0 };
     }
     let affine = choose(header, sizes, flips)?;
+    if let Some(affine) = affine.filter(|a| a.iter().flatten().any(|v| !v.is_finite())) {
+        return Err(format!(
+            "places the image by {affine:?}, expected finite numbers (qform_code {}, sform_code {})",
+            header.qform_code, header.sform_code
+        ));
+    }
     let mut origin = [0.0; 3];
     let mut direction = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     if let Some(mut affine) = affine {

@@ -78,7 +78,7 @@ for dtype in ["u1", "i1", "<i2", ">i2", "<u2", ">u2", "<i4", ">i4", "<u4", ">u4"
     h = sform(header(nib.Nifti1Header, dtype, SHAPE, scl_slope=1))
     write(f"type_{name}.nii", single(h, values(dtype, SHAPE)))
 
-for name, slope, inter, dtype in [("nan", np.nan, np.nan, "<i2"), ("zero", 0, 5, "<i2"), ("scaled", 0.5, -10, ">i2"),
+for name, slope, inter, dtype in [("nan", np.nan, np.nan, "<i2"), ("zero", 0, 0, "<i2"), ("scaled", 0.5, -10, ">i2"),
                                   ("wide", 1e-6, 3, "<i4"), ("double", 3, 0.125, "<f8"), ("inf", np.inf, 0, "<i2")]:
     h = qform(header(nib.Nifti1Header, dtype, SHAPE, scl_slope=slope, scl_inter=inter))
     write(f"slope_{name}.nii", single(h, values(dtype, SHAPE)))
