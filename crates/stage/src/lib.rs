@@ -4,6 +4,8 @@
 //! once. This crate knows nothing of images, plans or networks.
 
 mod args;
+mod contain;
+mod digits;
 mod error;
 pub mod memory;
 pub mod picture;
@@ -14,6 +16,8 @@ mod say;
 mod signal;
 
 pub use args::{Common, Io, Seed};
+pub use contain::contain;
+pub use digits::digits;
 pub use error::{Error, Exit, Result};
 pub use progress::Progress;
 pub use rng::{rng, word};
