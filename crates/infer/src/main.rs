@@ -1,6 +1,7 @@
 //! Glue: flags in, predictions out.
 
 use artifact::case::Case;
+use artifact::dataset::check_id;
 use artifact::model::Model;
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
@@ -113,10 +114,8 @@ fn main() -> ExitCode {
 }
 
 fn request(args: &Args) -> Result<Request> {
-    if let Some(id) =
-        args.id.as_ref().filter(|id| id.is_empty() || id.contains('/') || id.starts_with('.'))
-    {
-        return Err(Error::usage(format!("--id \"{id}\", expected a name for a folder")));
+    if let Some(id) = &args.id {
+        check_id(id).map_err(|e| Error::usage(format!("--id: {e}")))?;
     }
     let only = args.case.clone();
     let input = if let Some(folder) = args.images.clone() {

@@ -110,6 +110,43 @@ impl Predictor {
         Ok(&mut self.loaded.insert(loaded).net)
     }
 
+    /// [`Self::predict`]; after a panic in it the models are as good as new.
+    ///
+    /// # Errors
+    /// As there; also if it panicked.
+    pub fn contained(
+        &mut self,
+        run: &Run,
+        id: &str,
+        prepared: Prepared,
+    ) -> Result<(Took, Segmentation)> {
+        let mut ended = false;
+        let result = stage::contain(|| {
+            let result = self.predict(run, id, prepared);
+            ended = true;
+            result
+        });
+        if !ended {
+            self.load_again()?;
+        }
+        result
+    }
+
+    /// Puts a network that may be in the middle of anything aside, and reads the weights that only it held.
+    fn load_again(&mut self) -> Result<()> {
+        self.loaded = None;
+        if let [members] = &mut self.weights[..]
+            && let [weights] = &mut members[..]
+            && weights.is_empty()
+        {
+            let Ensemble { members, configuration, .. } = &self.lineup.stages[0].ensemble;
+            *weights = net::weights::read(&members[0].weights, &configuration.network)?;
+            self.load(0, 0)?;
+            self.weights[0][0].clear();
+        }
+        Ok(())
+    }
+
     /// Predicts a case; writes its probabilities, if asked for, and leaves the rest to be written.
     ///
     /// # Errors
@@ -215,7 +252,7 @@ impl Predictor {
             "{id}: {z} × {y} × {x} voxels, {count} patches, about {} MB of memory{card}",
             megabytes(bytes.host)
         ));
-        Ok(())
+        stage::memory::require(bytes.host as f64)
     }
 
     /// What the models of a stage give on the preprocessed grid, averaged: `[output, z, y, x]`.

@@ -9,7 +9,7 @@ use artifact::plan::Plan;
 use artifact::prediction::Prediction;
 use artifact::{Provenance, hash_bytes, hash_file, previous, up_to_date};
 use ndarray::{Array3, Array4, ArrayView4};
-use stage::{Error, Result};
+use stage::{Error, Result, memory};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,7 @@ impl Job {
 
     fn read_images(&self, unit: &Unit, files: &[PathBuf]) -> Result<Option<Prepared>> {
         let begun = Instant::now();
+        memory::require(image::reading_bytes(files))?;
         let mut provenance = self.provenance.clone();
         let mut stored = Vec::new();
         for file in files {
@@ -269,10 +270,10 @@ impl Job {
 
 /// The bytes of an image's files.
 fn contents(file: &Path) -> artifact::Result<Vec<Vec<u8>>> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|e| artifact::Error::io(path, "read this image", &e))
-    };
-    image::files_of(file)?.iter().map(read).collect()
+    image::files_of(file)?
+        .iter()
+        .map(|path| artifact::file::read(path, "read this image"))
+        .collect()
 }
 
 /// What the thread hands over, in the order of the units.
@@ -291,7 +292,7 @@ pub fn prefetch(job: Job, units: Vec<Unit>) -> std::sync::mpsc::Receiver<Next> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(0);
     std::thread::spawn(move || {
         for unit in units {
-            let result = job.prepare(&unit);
+            let result = stage::contain(|| job.prepare(&unit));
             if sender.send(Next { unit, result }).is_err() {
                 return;
             }

@@ -7,6 +7,7 @@ use crate::previous::{Given, NextStage};
 use crate::units::{self, Unit};
 use artifact::{Provenance, hash_bytes};
 use net::DeviceArgs;
+use preprocess::Extent;
 use stage::{Error, Exit, Result, Run};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -303,10 +304,15 @@ impl Drop for Writing {
 
 fn one(run: &Run, unit: &Unit, prepared: Prepared, predictor: &mut Predictor) -> Result<Writing> {
     let (read, preprocess) = (prepared.read, prepared.preprocess);
-    let (took, segmentation) = predictor.predict(run, &unit.id, prepared)?;
-    let thread = std::thread::spawn(move || {
+    if let Some(strange) = prepared.grids().iter().find_map(|g| Extent::of_case(&g.case).strange())
+    {
+        run.warn(format!("{}: {strange}", unit.id));
+    }
+    let (took, segmentation) = predictor.contained(run, &unit.id, prepared)?;
+    let write = move || {
         let begun = Instant::now();
-        segmentation.write().map(|()| begun.elapsed())
-    });
+        stage::contain(|| segmentation.write()).map(|()| begun.elapsed())
+    };
+    let thread = std::thread::spawn(write);
     Ok(Writing { id: unit.id.clone(), read, preprocess, took, thread: Some(thread) })
 }

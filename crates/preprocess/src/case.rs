@@ -1,6 +1,6 @@
 //! One case: raw image to the arrays that training and prediction read.
 
-use crate::{foreground, normalise::normalise, resample};
+use crate::{Extent, foreground, normalise::normalise, resample};
 use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
 use artifact::nifti::Volume;
 use artifact::plan::{Configuration, Normalisation, Plan};
@@ -53,7 +53,8 @@ pub fn configuration<'a>(plan: &'a Plan, name: &str) -> Result<&'a Configuration
 /// foreground locations. Label voxels that are 0 and outside the nonzero mask (holes filled) become −1.
 ///
 /// # Errors
-/// If the plan has no such configuration, or image and label don't fit it or each other, or a voxel isn't finite.
+/// If the plan has no such configuration, or image and label don't fit it or each other, a voxel isn't finite, or the case
+/// is larger than memory.
 pub fn preprocess(
     id: &str,
     image: Volume,
@@ -79,7 +80,7 @@ pub fn preprocess(
         crop_upper: region.clone().map(|r| r.end),
         geometry,
     };
-    let grid = Grid::new(&original, settings, plan);
+    let grid = Grid::new(&original, settings, plan)?;
     // Without label and mask in use, the resampled map would be thrown away.
     let masked = plan.channels.iter().any(|c| c.normalisation == Normalisation::ZScoreMasked);
     let late = plan.recipe.preprocessing.order == StepOrder::ResampleThenNormalise;
@@ -191,11 +192,14 @@ struct Grid<'a> {
 }
 
 impl<'a> Grid<'a> {
-    fn new(original: &Original, settings: &Configuration, plan: &'a Plan) -> Self {
+    /// Fails if the case can't be held.
+    fn new(original: &Original, settings: &Configuration, plan: &'a Plan) -> Result<Self> {
         let from_mm = original.transposed_spacing_mm();
         let spacing_mm = target_spacing(settings, from_mm);
-        let shape = resample::new_shape(original.cropped_shape(), from_mm, spacing_mm);
-        Self { plan, from_mm, spacing_mm, shape }
+        let image = original.transpose.map(|axis| original.geometry.shape[axis]);
+        let extent = Extent::new(image, original.cropped_shape(), from_mm, spacing_mm);
+        extent.require(plan)?;
+        Ok(Self { plan, from_mm, spacing_mm, shape: extent.target })
     }
 
     fn label(&self, label: ArrayView3<'_, i16>) -> Array3<i16> {

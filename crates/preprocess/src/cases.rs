@@ -3,13 +3,13 @@
 use crate::Args;
 use crate::budget::{Budget, Share};
 use artifact::case::Case;
-use artifact::dataset::{Dataset, DatasetCase};
+use artifact::dataset::{Dataset, DatasetCase, check_id};
 use artifact::image::{self, Volume};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
-use artifact::{Provenance, Record, hash_bytes, hash_file, up_to_date};
-use preprocess::{configuration, preprocess, resample, target_spacing, write_case};
-use stage::{Error, Exit, Result, Run};
+use artifact::{Provenance, Record, file, hash_bytes, hash_file, up_to_date};
+use preprocess::{Extent, configuration, preprocess, write_case};
+use stage::{Error, Exit, Result, Run, memory};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -127,8 +127,8 @@ impl Job<'_> {
         if self.run.stop_requested() {
             return Ok(Outcome::Skipped);
         }
-        let share = budget.share(memory(case, &self.plan, settings));
-        let outcome = self.process(case, share);
+        let share = budget.share(bytes(case, &self.plan, settings));
+        let outcome = stage::contain(|| self.process(case, share));
         let outcome = outcome.map_err(|e| e.context(format!("case {}", case.id)));
         if let Err(error) = &outcome {
             self.run.report(error);
@@ -145,11 +145,14 @@ impl Job<'_> {
                 return Ok(Outcome::UpToDate);
             }
         }
-        if let Some(bytes) = share.excess() {
-            let (memory, gib) = (self.args.memory, bytes / GIB);
-            let line = format!("case {} takes {gib:.1} GiB, more than --memory {memory}", case.id);
+        let possible = |bytes: &f64| memory::limit().is_none_or(|limit| *bytes <= limit as f64);
+        if let Some(bytes) = share.excess().filter(possible) {
+            let (most, gib) = (self.args.memory, memory::gib(bytes));
+            let line = format!("case {} takes {gib} GiB, more than --memory {most}", case.id);
             self.run.info(format!("{line}: done alone"));
         }
+        let files: Vec<PathBuf> = case.images.iter().chain(&case.label).cloned().collect();
+        memory::require(image::reading_bytes(&files))?;
         let mut hashes = Vec::new();
         let image = self.dataset.read_image_with(case, |path| read(path, "image", &mut hashes))?;
         let label = match &case.label {
@@ -165,6 +168,9 @@ impl Job<'_> {
             }
         };
         let done = preprocess(&case.id, image, label, &self.plan, &self.args.configuration)?;
+        if let Some(strange) = Extent::of_case(&done.case).strange() {
+            self.run.warn(format!("case {}: {strange}", case.id));
+        }
         share.computed(done.bytes() as f64);
         write_case(&record, &done, &self.provenance(case, &hashes))?;
         self.run.debug(format!("wrote {}", record.display()));
@@ -172,10 +178,8 @@ impl Job<'_> {
     }
 
     fn record(&self, case: &DatasetCase) -> Result<PathBuf> {
-        // Ids may come from a table in dataset.json; they become a folder's name.
-        if case.id.is_empty() || case.id.starts_with('.') || case.id.contains('/') {
-            return Err(Error::input("this id can't be a folder's name"));
-        }
+        // Ids may come from a table in dataset.json.
+        check_id(&case.id).map_err(Error::input)?;
         Ok(self.args.out.join(&case.id).join("case.toml"))
     }
 
@@ -224,7 +228,7 @@ fn stored_hashes(case: &DatasetCase) -> Result<Vec<Hash>> {
 fn read(path: &Path, role: &'static str, hashes: &mut Vec<Hash>) -> artifact::Result<Volume> {
     let mut stored = Vec::new();
     for file in image::files_of(path)? {
-        let bytes = std::fs::read(&file).map_err(|e| artifact::Error::io(&file, "read", &e))?;
+        let bytes = file::read(&file, "read")?;
         hashes.push((role, hash_bytes(&bytes)));
         stored.push(bytes);
     }
@@ -233,24 +237,13 @@ fn read(path: &Path, role: &'static str, hashes: &mut Vec<Hash>) -> artifact::Re
 
 /// Bytes that a case takes at its peak, from the images' headers; 0 if they can't be read, which will fail at once.
 ///
-/// While reading: the image, and of one file the stored voxels and the same as f32. While resampling: source and result,
-/// of which the source's channels go as the result's come; one cropped channel, mask and label, a slab.
-fn memory(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
+/// While reading: the image, and of one file the stored voxels and the same as f32. After that see [`Extent::bytes`].
+fn bytes(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
     let Some(Ok((geometry, _))) = case.images.first().map(|path| image::read_header(path)) else {
         return 0.0;
     };
-    let transpose = plan.geometry.transpose;
-    let from_mm = transpose.map(|axis| geometry.spacing_mm[axis]);
-    let shape = transpose.map(|axis| geometry.shape[axis]);
-    let to_mm = target_spacing(settings, from_mm);
-    let target = resample::new_shape(shape, from_mm, to_mm);
-    let threshold = plan.recipe.preprocessing.anisotropy_threshold;
-    let slab = resample::working_bytes(shape, from_mm, to_mm, target, threshold) as f64;
-    let [before, after] = [shape, target].map(|s| s.iter().map(|&n| n as f64).product::<f64>());
-    let channels = plan.channels.len() as f64;
-    let image = 4.0 * channels * before;
-    let reading = image + 12.0 * before;
-    let results = (image + 4.0 * after).max(4.0 * before + 4.0 * channels * after);
-    let resampling = results + 7.0 * before + 3.0 * after + slab;
-    reading.max(resampling)
+    let extent = Extent::of_image(&geometry, settings, plan);
+    let voxels: f64 = geometry.shape.iter().map(|&n| n as f64).product();
+    let reading = (4.0 * plan.channels.len() as f64 + 12.0) * voxels;
+    reading.max(extent.bytes(plan))
 }

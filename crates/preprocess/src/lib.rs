@@ -4,12 +4,14 @@
 //! Rules and constants are nnU-Net's and come from the plan's recipe; nothing here is decided by this crate.
 
 mod case;
+mod extent;
 pub mod foreground;
 pub mod normalise;
 pub mod resample;
 
 pub use case::{Preprocessed, configuration, preprocess, target_spacing, write_case};
+pub use extent::Extent;
 
 /// Revision of preprocessed cases.
 /// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 1;

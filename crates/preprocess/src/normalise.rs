@@ -42,11 +42,7 @@ pub fn normalise(
         }
         Normalisation::RgbTo01 => {
             let (low, high) = range(values);
-            if low < 0.0 || high > 255.0 {
-                return Err(format!(
-                    "values from {low} to {high}, expected 0 to 255 (scheme rgb_to01)"
-                ));
-            }
+            scheme.check_range(low as f32, high as f32)?;
             each(values, |x| x / 255.0);
         }
     }
@@ -78,6 +74,10 @@ fn range(values: &[f32]) -> (f64, f64) {
 
 /// Mean and population standard deviation of the voxels whose index counts; (0, 0) of none.
 fn moments(values: &[f32], counts: impl Fn(usize) -> bool + Sync) -> (f64, f64) {
+    // Equal values have no rounding errors, which a deviation of 0 would make visible: nothing divides by 10⁻⁸ but 0.
+    if let Some(value) = only_value(values, &counts) {
+        return (value.into(), 0.0);
+    }
     let (n, total) = sum(values, &counts, |x| x);
     if n == 0 {
         return (0.0, 0.0);
@@ -85,6 +85,13 @@ fn moments(values: &[f32], counts: impl Fn(usize) -> bool + Sync) -> (f64, f64) 
     let mean = total / n as f64;
     let (_, squares) = sum(values, &counts, |x| (x - mean) * (x - mean));
     (mean, (squares / n as f64).sqrt())
+}
+
+/// The value of all voxels that count, if they have only one.
+fn only_value(values: &[f32], counts: &(impl Fn(usize) -> bool + Sync)) -> Option<f32> {
+    let first = (0..values.len()).find(|&index| counts(index))?;
+    let mut others = (first + 1..values.len()).filter(|&index| counts(index));
+    others.all(|index| values[index] == values[first]).then_some(values[first])
 }
 
 /// How many voxels count, and the sum of `f` over them.
@@ -137,6 +144,18 @@ mod tests {
             assert_eq!(normalised(&[7.0; 5], scheme, None), [0.0; 5]);
         }
         assert_eq!(normalised(&[7.0; 2], Normalisation::ZScoreMasked, Some(&[false; 2])), [0.0; 2]);
+        // Sums of these round, by much more than 10⁻⁸ for the second.
+        for value in [0.1, 1e6 + 0.1, -3e38, 16_777_215.0] {
+            let image = vec![value; 5 * PART + 3];
+            for scheme in [Normalisation::ZScore, Normalisation::RescaleTo01] {
+                assert!(normalised(&image, scheme, None).iter().all(|&v| v == 0.0), "{value}");
+            }
+            // Constant within the mask, with other values outside.
+            let inside: Vec<bool> = (0..image.len()).map(|i| i % 7 != 0).collect();
+            let image: Vec<f32> = inside.iter().map(|&i| if i { value } else { 5.0 }).collect();
+            let out = normalised(&image, Normalisation::ZScoreMasked, Some(&inside));
+            assert!(out.iter().all(|&v| v == 0.0), "{value}");
+        }
     }
 
     #[test]

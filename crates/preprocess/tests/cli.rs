@@ -6,7 +6,7 @@ mod support;
 use artifact::case::OpenCase;
 use artifact::nifti::{Geometry, encode_image, encode_labels};
 use artifact::plan::Plan;
-use artifact::{Commit, Provenance};
+use artifact::{Commit, Kind, Provenance};
 use ndarray::{Array3, Array4, s};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -175,7 +175,9 @@ fn a_case_that_takes_more_than_the_memory_is_named() {
     let mut ended = bench.run(&["--memory", "0.000001"]);
     ended.said.sort();
     let alone = |id| {
-        format!("nnu-preprocess: case {id} takes 0.0 GiB, more than --memory 0.000001: done alone")
+        format!(
+            "nnu-preprocess: case {id} takes 0.000056 GiB, more than --memory 0.000001: done alone"
+        )
     };
     let [a, b, c] = ["a", "b", "c"].map(alone);
     let written = "nnu-preprocess: cases: 3 written to cases, 0 up to date";
@@ -360,15 +362,17 @@ fn a_missing_or_foreign_plan_is_refused() {
     let bench = Bench::new();
     let path = bench.path("plan.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    Commit::file(&path, text.replacen("version = 2", "version = 7", 1).as_bytes()).unwrap();
+    let version = format!("version = {}", Plan::VERSION);
+    Commit::file(&path, text.replacen(&version, "version = 7", 1).as_bytes()).unwrap();
     let ended = bench.run(&[]);
+    let expected = format!(
+        "nnu-preprocess: error: plan.toml: artifact.version = 7, expected {}",
+        Plan::VERSION
+    );
     assert_ended(
         &ended,
         3,
-        &[
-            "nnu-preprocess: error: plan.toml: artifact.version = 7, expected 2",
-            "  hint: this plan was written by another version; make it again",
-        ],
+        &[expected.as_str(), "  hint: this plan was written by another version; make it again"],
     );
     std::fs::remove_file(&path).unwrap();
     let ended = bench.run(&[]);
@@ -413,4 +417,94 @@ fn io_lists_what_is_read_and_written() {
         text,
         "reads --dataset dataset\nreads --plan plan 3\nwrites --out/CASE/case.toml case 1\n"
     );
+}
+
+/// A case of 12 × 16 × 14 voxels whose header says these spacings (mm: unit 2, metres: 1, micrometres: 3).
+fn write_spaced(bench: &Bench, id: &str, mm: f32, unit: u8) {
+    bench.write_case(id, 0.0);
+    for path in [bench.image(id), bench.path(&format!("data/labelsTr/{id}.nii.gz"))] {
+        let volume = artifact::nifti::read(&path).unwrap();
+        let mut geometry = Geometry::plain([12, 16, 14], [f64::from(mm); 3]);
+        geometry.header[123] = unit;
+        let bytes = encode_image(volume.channels.view(), &geometry, true).unwrap();
+        Commit::file(&path, &bytes).unwrap();
+    }
+}
+
+fn describe(bench: &Bench, cases: usize) {
+    let json = format!(
+        r#"{{"channel_names": {{"0": "MRI"}}, "labels": {{"background": 0, "a": 1, "b": 4}},
+            "numTraining": {cases}, "file_ending": ".nii.gz"}}"#
+    );
+    Commit::file(&bench.path("data/dataset.json"), json.as_bytes()).unwrap();
+}
+
+#[test]
+fn cases_that_no_memory_holds_fail_alone() {
+    let bench = Bench::new();
+    // Beyond all memory, beyond 2^36 voxels, beyond every number; and files that are no images.
+    let spaced = [("a_metre", 1.0, 1), ("a_large", 1e6, 2), ("a_huge", 1e30, 2)];
+    for (id, mm, unit) in spaced {
+        write_spaced(&bench, id, mm, unit);
+    }
+    bench.write_case("a_none", 0.0);
+    Commit::file(&bench.image("a_none"), b"").unwrap();
+    bench.write_case("a_cut", 0.0);
+    let bytes = std::fs::read(bench.image("a_cut")).unwrap();
+    Commit::file(&bench.image("a_cut"), &bytes[..bytes.len() / 2]).unwrap();
+    describe(&bench, 8);
+    let ended = bench.run(&[]);
+    let said = ended.said.join("\n");
+    assert_eq!(ended.code, 3, "{said}");
+    for id in ["a_metre", "a_large", "a_huge"] {
+        let line = ended.said.iter().find(|l| l.contains(&format!("error: case {id}: "))).unwrap();
+        let parts = [" voxels of ", " mm become ", " GiB"];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    let last = ended.said.iter().rev().find(|l| l.contains("cases failed")).unwrap();
+    assert!(last.contains("a_cut, a_huge, a_large, a_metre, a_none"), "{last}");
+    for id in ["a", "b", "c"] {
+        open(&bench, id);
+    }
+    // Nothing half-written of the others.
+    for path in bench.files().keys() {
+        let case = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        assert!(["a", "b", "c"].contains(&&*case), "{}", path.display());
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_case_beyond_the_process_s_own_limit_fails_alone() {
+    let bench = Bench::new();
+    write_spaced(&bench, "a_big", 60.0, 2);
+    describe(&bench, 4);
+    let line = format!(
+        "ulimit -v 2000000; exec {} -q --threads 2 --dataset data --plan plan.toml --configuration 3d_fullres --out cases",
+        env!("CARGO_BIN_EXE_nnu-preprocess")
+    );
+    let output = Command::new("sh").current_dir(bench.0.path()).args(["-c", &line]).output();
+    let ended = Ended::from(output.unwrap());
+    assert_eq!(ended.code, 3, "{:?}", ended.said);
+    let error = ended.said.iter().find(|l| l.contains("case a_big")).unwrap();
+    assert!(error.contains("needs about ") && error.contains(" GiB of memory"), "{error}");
+    for id in ["a", "b", "c"] {
+        open(&bench, id);
+    }
+}
+
+#[test]
+fn an_axis_that_vanishes_and_a_volume_that_grows_are_said() {
+    let bench = Bench::new();
+    write_spaced(&bench, "tiny", 1.0, 3);
+    write_spaced(&bench, "grown", 6.0, 2);
+    describe(&bench, 5);
+    let ended = bench.run(&[]);
+    assert_eq!(ended.code, 0, "{:?}", ended.said);
+    let warnings: Vec<&String> = ended.said.iter().filter(|l| l.contains("warning")).collect();
+    assert_eq!(warnings.len(), 2, "{:?}", ended.said);
+    assert!(warnings.iter().any(|w| w.contains("case tiny: ")
+        && w.contains("become 1 × 1 × 1 of")
+        && w.contains("almost nothing is left of an axis")));
+    assert!(warnings.iter().any(|w| w.contains("case grown: ") && w.contains("times as many")));
 }

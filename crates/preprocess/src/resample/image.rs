@@ -57,13 +57,17 @@ pub(super) fn resize_separately(
 
 /// Bytes that resampling takes at most beside source and result.
 pub(super) fn slab_bytes(source_planes: usize, target: [usize; 3]) -> usize {
-    slab_rows(source_planes, target) * source_planes * target[2] * size_of::<f64>()
+    slab_rows(source_planes, target).saturating_mul(row_bytes(source_planes, target))
+}
+
+/// A row of all source planes; saturating, as targets are asked about before they are known to fit into memory.
+fn row_bytes(source_planes: usize, target: [usize; 3]) -> usize {
+    source_planes.saturating_mul(target[2]).saturating_mul(size_of::<f64>())
 }
 
 /// Output rows per slab.
 fn slab_rows(source_planes: usize, target: [usize; 3]) -> usize {
-    let row = source_planes * target[2] * size_of::<f64>();
-    (SLAB_BYTES / row).max(MIN_SLAB_ROWS).min(target[1])
+    (SLAB_BYTES / row_bytes(source_planes, target)).max(MIN_SLAB_ROWS).min(target[1])
 }
 
 /// Output planes are copies of the nearest resized source plane; each is resized once.

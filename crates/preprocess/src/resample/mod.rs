@@ -109,7 +109,7 @@ pub fn resample_into(
     }
 }
 
-/// Bytes that [`resample`] takes at most, beside an image and its result in C order.
+/// Bytes that [`resample`] takes at most, beside an image and its result in C order; saturating.
 pub fn working_bytes(
     shape: [usize; 3],
     spacing_mm: [f64; 3],
@@ -123,9 +123,10 @@ pub fn working_bytes(
     let coarse = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold).unwrap_or(0);
     let target = coarse_first(coarse)[0].map(|i| new_shape[i]);
     // Where the axis isn't the first, the image is turned there, and its result back.
-    let voxels = |shape: [usize; 3]| shape.iter().product::<usize>();
+    let voxels = |shape: [usize; 3]| shape.into_iter().fold(1usize, usize::saturating_mul);
     let turned = if coarse == 0 { 0 } else { voxels(shape).max(voxels(new_shape)) };
-    image::slab_bytes(shape[coarse], target) + turned * size_of::<f32>()
+    let slab = image::slab_bytes(shape[coarse], target);
+    slab.saturating_add(turned.saturating_mul(size_of::<f32>()))
 }
 
 /// A label map `[z, y, x]` on a new grid: of the labels whose linearly interpolated one-hot map is at least one half,
