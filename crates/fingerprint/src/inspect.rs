@@ -6,6 +6,7 @@ use artifact::crop::{bounding_box, nonzero_mask};
 use artifact::dataset::{Dataset, DatasetCase, Stack};
 use artifact::fingerprint::MeasuredCase;
 use artifact::image::{self, Geometry, Volume};
+use artifact::plan::Normalisation;
 use artifact::{Result, hash_bytes};
 use ndarray::{ArrayView3, ArrayView4, Axis, s};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,9 +78,9 @@ impl Look<'_> {
             }
             complete = complete && stack.push(path, volume).is_ok();
         }
-        if !constant.is_empty() && constant.len() == channels {
+        if complete && !constant.is_empty() && constant.len() == channels {
             let value = format!("all voxels are {}", constant[0].1);
-            self.problem(Class::EmptyImage, &constant[0].0.clone(), value);
+            self.problem(Class::BlankImage, &constant[0].0.clone(), value);
         } else {
             for (path, value) in constant {
                 self.problem(Class::ConstantChannel, &path, format!("all voxels are {value}"));
@@ -89,7 +90,10 @@ impl Look<'_> {
             return None;
         }
         match stack.finish() {
-            Ok(volume) => Some(volume),
+            Ok(volume) => {
+                self.check_ranges(&volume);
+                Some(volume)
+            }
             Err(found) => {
                 let declared = &self.dataset.channels;
                 let detail = format!(
@@ -120,13 +124,8 @@ impl Look<'_> {
         if let Some(image) = image {
             self.same_grid(path, &volume.geometry, image);
         }
-        let channels = volume.channels.len_of(Axis(0));
-        if channels != 1 {
-            self.problem(
-                Class::ChannelCount,
-                path,
-                format!("label has {channels} channels, expected 1"),
-            );
+        if let Err(error) = image::check_label(path, &volume) {
+            self.problem(Class::ChannelCount, path, error.message);
             return None;
         }
         let counts = self.count_classes(path, volume.channels.index_axis(Axis(0), 0))?;
@@ -141,7 +140,7 @@ impl Look<'_> {
             Ok(volume) => Some(volume),
             Err(error) => {
                 let class = if path.exists() { Class::UnreadableFile } else { Class::MissingFile };
-                let detail = if path.exists() { error.message } else { "not there".into() };
+                let detail = if path.exists() { error.message } else { not_there(path) };
                 self.problem(class, path, detail);
                 None
             }
@@ -149,9 +148,11 @@ impl Look<'_> {
     }
 
     fn try_read(&mut self, path: &Path) -> Result<Volume> {
+        stage::memory::require(image::reading_bytes(&[path.into()]))
+            .map_err(|e| artifact::Error::input(path, e.message))?;
         let mut contents = Vec::new();
         for file in image::files_of(path)? {
-            let bytes = std::fs::read(&file).map_err(|e| artifact::Error::io(&file, "read", &e))?;
+            let bytes = artifact::file::read(&file, "read")?;
             self.found.hashes.insert(file, hash_bytes(&bytes));
             contents.push(bytes);
         }
@@ -168,6 +169,24 @@ impl Look<'_> {
             self.problem(Class::Place, path, detail);
         }
         true
+    }
+
+    /// Reports channels that their normalisation refuses.
+    fn check_ranges(&mut self, image: &Volume) {
+        let names = self.dataset.channels.iter();
+        for (index, (name, channel)) in names.zip(image.channels.outer_iter()).enumerate() {
+            let start = (f32::INFINITY, f32::NEG_INFINITY);
+            let scheme = Normalisation::of_channel(name, false);
+            if scheme != Normalisation::RgbTo01 {
+                continue;
+            }
+            let (low, high) = channel.fold(start, |(low, high), &v| (low.min(v), high.max(v)));
+            if let Err(detail) = scheme.check_range(low, high) {
+                let files = &self.case.images;
+                let path = files.get(index).or(files.first()).cloned().unwrap_or_default();
+                self.problem(Class::Range, &path, format!("channel {name}: {detail}"));
+            }
+        }
     }
 
     /// Reports voxels that are no numbers; returns the channels that hold one value only.
@@ -223,6 +242,23 @@ impl Look<'_> {
         counts.truncate(labels.len());
         let counts = counts.iter().map(|turns| turns.iter().sum()).collect();
         (broken == 0 && strange.is_empty()).then_some(counts)
+    }
+}
+
+/// That a file is missing, and which one beside it may be meant.
+fn not_there(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = image::split_ending(&name).map_or(&*name, |(stem, _)| stem);
+    let others = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let others = others.into_iter().flatten().flatten();
+    let mut others: Vec<String> = others
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|other| other.strip_prefix(stem).is_some_and(|end| end.starts_with('.')))
+        .collect();
+    others.sort();
+    match others.first() {
+        Some(other) => format!("not there, but {other} is"),
+        None => "not there".into(),
     }
 }
 

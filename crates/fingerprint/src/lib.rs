@@ -10,11 +10,13 @@
 
 pub mod distribution;
 mod inspect;
+mod outliers;
 mod problem;
 
+pub use outliers::outliers;
 pub use problem::{Class, Problem, error_count, table};
 
-use artifact::dataset::{DESCRIPTION, Dataset};
+use artifact::dataset::{DESCRIPTION, Dataset, DatasetCase, check_id};
 use artifact::fingerprint::{Fingerprint, MeasuredChannel, MeasuredDataset};
 use artifact::{Result, hash_bytes, hash_file};
 use distribution::{Moments, Pool};
@@ -51,8 +53,12 @@ pub fn measure(
     case_done: impl Fn() -> bool + Sync,
 ) -> Result<Option<Report>> {
     let pools = Mutex::new(vec![Pool::default(); dataset.channels.len()]);
-    let inspect_one = |case| {
-        let mut found = inspect(folder, dataset, case);
+    let inspect_one = |case: &DatasetCase| {
+        let contained = stage::contain(|| Ok(inspect(folder, dataset, case)));
+        let mut found = contained.unwrap_or_else(|e| Inspected {
+            problems: vec![Problem::new(Class::Failed, &case.id, e.message)],
+            ..Inspected::default()
+        });
         if let Some(measured) = &mut found.measured {
             let histograms = std::mem::take(&mut measured.histograms);
             let mut pools = pools.lock().expect("no thread panics while merging");
@@ -71,10 +77,12 @@ pub fn measure(
     let pools = pools.into_inner().expect("no thread panics while merging");
     if error_count(&problems) == 0 {
         problems.extend(class_problems(dataset, &cases));
-    }
-    if error_count(&problems) == 0 && pools.iter().any(|pool| pool.count() == 0) {
-        let outside = "every labelled voxel lies outside the box of voxels that are not 0";
-        problems.push(Problem::new(Class::NothingToLearn, "images", outside));
+        let measured = cases.iter().filter_map(|c| Some(c.measured.as_ref()?.case.clone()));
+        problems.extend(outliers(&measured.collect::<Vec<_>>()));
+        let blank = problems.iter().filter(|p| p.class == Class::BlankImage).count();
+        if blank == cases.len() {
+            problems.push(Problem::new(Class::NothingToLearn, "images", "every image is blank"));
+        }
     }
     problems.sort();
     let sound = error_count(&problems) == 0;
@@ -116,6 +124,8 @@ fn relative(folder: &Path, path: &Path) -> String {
 fn dataset_problems(dataset: &Dataset) -> Vec<Problem> {
     let duplicate = |id: &String| Problem::new(Class::DuplicateId, id, "listed more than once");
     let mut problems: Vec<_> = dataset.duplicate_ids.iter().map(duplicate).collect();
+    let bad = dataset.training.iter().filter_map(|case| Some((case, check_id(&case.id).err()?)));
+    problems.extend(bad.map(|(case, detail)| Problem::new(Class::BadId, &case.id, detail)));
     let found = dataset.training.len();
     match dataset.declared_training {
         _ if found == 0 => {

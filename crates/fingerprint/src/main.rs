@@ -4,7 +4,7 @@ use artifact::Commit;
 use artifact::dataset::Dataset;
 use artifact::fingerprint::Fingerprint;
 use clap::Parser;
-use fingerprint::{Report, content_hash, error_count, measure, table};
+use fingerprint::{Class, Report, content_hash, error_count, measure, table};
 use stage::{Common, Error, Io};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,6 +91,11 @@ fn show(args: &Args, report: &Report) {
 fn refusal(args: &Args, report: &Report) -> Error {
     let count = error_count(&report.problems);
     let plural = if count == 1 { "" } else { "s" };
-    Error::input(format!("{}: {count} problem{plural}, expected none", args.dataset.display()))
+    let message = format!("{}: {count} problem{plural}, expected none", args.dataset.display());
+    // Not the data set's fault, or not only.
+    if report.problems.iter().any(|p| p.class == Class::Failed) {
+        return Error::failed(message);
+    }
+    Error::input(message)
         .hint("mend these files or take the cases out; --verbose lists every one of them")
 }

@@ -10,6 +10,8 @@ pub enum Class {
     MissingFile,
     /// A file is broken or of no readable type.
     UnreadableFile,
+    /// A case could not be measured, by a fault of this program.
+    Failed,
     /// A case has more or fewer channels than the data set declares.
     ChannelCount,
     /// Channels or label of a case differ in shape.
@@ -22,22 +24,30 @@ pub enum Class {
     NonIntegerLabel,
     /// NaN or infinite voxels.
     NonFinite,
-    /// All channels of an image are constant.
-    EmptyImage,
+    /// Intensities that the normalisation of their channel doesn't take.
+    Range,
+    /// An id that can't name a folder.
+    BadId,
     /// An id stands for two cases.
     DuplicateId,
     /// `numTraining` isn't the number of cases found.
     CaseCount,
-    /// No case has a voxel of any class.
+    /// No case has a voxel of any class, or no image shows anything.
     NothingToLearn,
     /// Channels or label of a case lie at different places.
     Place,
+    /// All channels of an image are constant.
+    BlankImage,
     /// One of several channels is constant.
     ConstantChannel,
     /// A label map without any class.
     NoForeground,
     /// A declared class that occurs in no case.
     UnusedClass,
+    /// A spacing far from the other cases'.
+    SpacingOutlier,
+    /// A size far from the other cases'.
+    SizeOutlier,
 }
 
 impl Class {
@@ -50,20 +60,25 @@ impl Class {
         match self {
             Self::MissingFile => "missing file",
             Self::UnreadableFile => "unreadable file",
+            Self::Failed => "failed",
             Self::ChannelCount => "wrong number of channels",
             Self::Shape => "shapes differ",
             Self::Spacing => "spacings differ",
             Self::UndeclaredLabel => "undeclared label value",
             Self::NonIntegerLabel => "label value not a whole number",
             Self::NonFinite => "NaN or infinite voxels",
-            Self::EmptyImage => "empty image",
+            Self::Range => "values out of range",
+            Self::BadId => "unusable case id",
             Self::DuplicateId => "duplicate case id",
             Self::CaseCount => "wrong number of cases",
             Self::NothingToLearn => "no labelled voxels",
             Self::Place => "places in space differ",
+            Self::BlankImage => "blank image",
             Self::ConstantChannel => "constant channel",
             Self::NoForeground => "label without foreground",
             Self::UnusedClass => "class that never occurs",
+            Self::SpacingOutlier => "spacing far from the others'",
+            Self::SizeOutlier => "size far from the others'",
         }
     }
 }

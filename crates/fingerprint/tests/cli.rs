@@ -253,7 +253,16 @@ fn each_kind_of_error_has_its_rows() {
             table_of(|s| {
                 (0..2).for_each(|c| s.image(&format!("a_000{c}"), Array4::zeros((1, 6, 7, 8))));
             }),
-            "error    empty image                          1\n         imagesTr/a_0000.nii.gz: all voxels are 0\n",
+            "warning  blank image                          1\n         imagesTr/a_0000.nii.gz: all voxels are 0\n",
+        ),
+        (
+            table_of(|s| {
+                for case in ["a", "b"] {
+                    let image = Array4::from_elem((1, 6, 7, 8), 3.0);
+                    (0..2).for_each(|c| s.image(&format!("{case}_000{c}"), image.clone()));
+                }
+            }),
+            "error    no labelled voxels                   1\n         images: every image is blank\n",
         ),
         (
             table_of(|s| describe(s, "\"numTraining\": 2", "\"numTraining\": 3")),
@@ -262,15 +271,6 @@ fn each_kind_of_error_has_its_rows() {
         (
             table_of(|s| ["a", "b"].iter().for_each(|c| s.label(c, Array3::zeros(SHAPE)))),
             "error    no labelled voxels                   1\n         labels: every label map is background only\n",
-        ),
-        (
-            table_of(|s| {
-                // The image is 0 at its borders.
-                let mut label = Array3::zeros(SHAPE);
-                (label[[0, 0, 0]], label[[0, 0, 1]]) = (1, 5);
-                ["a", "b"].iter().for_each(|c| s.label(c, label.clone()));
-            }),
-            "error    no labelled voxels                   1\n         images: every labelled voxel lies outside the box of voxels that are not 0\n",
         ),
         (
             table_of(|s| {
@@ -354,4 +354,82 @@ fn misuse_and_missing_data_sets_have_their_exit_codes() {
     let unwritable = Set::new();
     let output = unwritable.run(&["--out", "dataset.json/f.toml"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn what_later_stages_refuse_is_asked_here() {
+    let description = |names: &str, more: &str| {
+        format!(
+            r#"{{"name": "Toy", "channel_names": {names}, "numTraining": 2,
+            "labels": {{"background": 0, "core": 1, "rim": 5}}, "file_ending": ".nii.gz"{more}}}"#
+        )
+    };
+    // Normalisation of pictures takes 0 to 255 only.
+    let table = table_of(|s| {
+        s.describe(&description(r#"{"0": "rgb_to_0_1", "1": "PET"}"#, ""));
+        s.image("b_0000", image(256.0));
+    });
+    let expected = "error    values out of range                  1\n         imagesTr/b_0000.nii.gz: channel rgb_to_0_1: values from ";
+    assert!(table.contains(expected), "{table}");
+    // Ids that can't name a folder.
+    for id in ["../a", "x/y", ".hidden", ""] {
+        let table = table_of(|s| {
+            let case = |id: &str, c: &str| {
+                let images = format!(r#"["imagesTr/{c}_0000.nii.gz", "imagesTr/{c}_0001.nii.gz"]"#);
+                format!(r#""{id}": {{"images": {images}, "label": "labelsTr/{c}.nii.gz"}}"#)
+            };
+            let cases = format!(r#", "dataset": {{{}, {}}}"#, case(id, "a"), case("b", "b"));
+            s.describe(&description(r#"{"0": "CT", "1": "PET"}"#, &cases));
+        });
+        assert!(table.contains("error    unusable case id                     1\n"), "{table}");
+        assert!(table.contains("can't be a folder's name"), "{table}");
+    }
+}
+
+#[test]
+fn a_file_of_another_ending_is_named_where_one_is_missing() {
+    let table = table_of(|s| {
+        let bytes = std::fs::read(s.path("labelsTr/a.nii.gz")).unwrap();
+        s.remove("labelsTr/a.nii.gz");
+        s.write("labelsTr/a.nrrd", &bytes);
+    });
+    assert!(table.contains("labelsTr/a.nii.gz: not there, but a.nrrd is\n"), "{table}");
+}
+
+#[test]
+fn a_spacing_in_another_unit_is_named() {
+    let table = table_of(|s| {
+        let mut geometry = geometry();
+        geometry.header[123] = 3;
+        for (name, channels) in [("imagesTr/a_0000", 10.0), ("imagesTr/a_0001", 110.0)] {
+            let bytes = encode_image(image(channels).view(), &geometry, true).unwrap();
+            s.write(&format!("{name}.nii.gz"), &bytes);
+        }
+        let bytes = encode_labels(label().view(), &geometry, true).unwrap();
+        s.write("labelsTr/a.nii.gz", &bytes);
+    });
+    assert!(table.contains("warning  spacing far from the others'         2\n"), "{table}");
+    assert!(table.contains("a: 0.003 × 0.001 × 0.0005 mm (z, y, x)"), "{table}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_or_an_endless_device_is_no_image() {
+    let table = table_of(|s| {
+        for (name, other) in
+            [("imagesTr/a_0000.nii.gz", None), ("labelsTr/b.nii.gz", Some("/dev/zero"))]
+        {
+            s.remove(name);
+            match other {
+                None => {
+                    assert!(Command::new("mkfifo").arg(s.path(name)).status().unwrap().success())
+                }
+                Some(device) => std::os::unix::fs::symlink(device, s.path(name)).unwrap(),
+            }
+        }
+    });
+    let expected = "error    unreadable file                      2\n         \
+                    imagesTr/a_0000.nii.gz: is a pipe, expected a regular file\n         \
+                    labelsTr/b.nii.gz: is a device, expected a regular file\n";
+    assert!(table.contains(expected), "{table}");
 }
