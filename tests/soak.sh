@@ -20,7 +20,7 @@ soak() {
   local stage=$1 peak=0 most=0 begin=$EPOCHREALTIME
   shift
   [[ " ${stages[*]} " == *" $stage "* ]] || stages+=("$stage")
-  "$bin/$1" -q "${@:2}" > "log_$stage" 2>&1 &
+  "$bin/$1" "${@:2}" -q > "log_$stage" 2>&1 &
   local pid=$! name value
   while [ -e "/proc/$pid/fd" ]; do
     while read -r name value _; do
@@ -58,9 +58,9 @@ for n in "${quarters[@]}"; do
     --set schedule.validation_iterations=2 --out run/plan.toml
   soak preprocess nnu-preprocess --dataset data --plan run/plan.toml --configuration 3d_fullres --out run/cases
   # shellcheck disable=SC2086
-  soak augment nnu-augment $of --fold 0 --batches $((n / 10)) --out run/batches
+  soak augment nnu-augment $of --fold 0 --batches $((1 + n / 10)) --out run/batches
   # shellcheck disable=SC2086
-  soak train nnu-train $of --fold 0 --epochs 1 --iterations $((n / 10)) --device cpu --precision f32 --no-validation --out run/model
+  soak train nnu-train $of --fold 0 --epochs 1 --iterations $((1 + n / 10)) --device cpu --precision f32 --no-validation --out run/model
   soak infer nnu-infer --model run/model --images data/imagesTr --no-mirroring --device cpu --precision f32 --out run/predictions
   soak evaluate nnu-postprocess evaluate --predictions run/predictions --labels data/labelsTr --plan run/plan.toml --out run/summary.toml
   soak fit nnu-postprocess fit --predictions run/predictions --labels data/labelsTr --plan run/plan.toml --out run/postprocess.toml
