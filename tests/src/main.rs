@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use e2e::phantom::{Size, write};
-use stage::{Command, Common, Io, Seed};
+use stage::{Command, Common, Files, Io, Seed};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +37,10 @@ impl Command for Args {
     const COMMIT: &'static str = stage::commit!();
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn files(&self) -> Files {
+        Files::default().folder("--out", [&self.out])
     }
 }
 

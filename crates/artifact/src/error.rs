@@ -11,6 +11,10 @@ pub enum Fault {
     Input,
     /// Reading or writing failed for a reason outside the file (disk full, permission): exit code 1.
     Io,
+    /// Another program is at work on this output: exit code 75.
+    Busy,
+    /// A signal ended the wait for another program: exit code 130.
+    Interrupted,
 }
 
 /// A fault of one file: which file, what was found, what was expected, and the way out.
@@ -43,6 +47,22 @@ impl Error {
             _ => Fault::Io,
         };
         Self { fault, path: path.into(), message: format!("cannot {doing}: {error}"), hint: None }
+    }
+
+    /// The system refused to write, whatever for: a folder that vanished is no broken input.
+    pub fn write(path: &Path, doing: &str, error: &std::io::Error) -> Self {
+        Self { fault: Fault::Io, ..Self::io(path, doing, error) }
+    }
+
+    /// Another program is at work on this output.
+    pub(crate) fn busy(path: &Path, message: String) -> Self {
+        Self { fault: Fault::Busy, path: path.into(), message, hint: None }
+    }
+
+    /// A signal ended the wait for another program.
+    pub(crate) fn interrupted(path: &Path) -> Self {
+        let message = "interrupted while waiting for another program".into();
+        Self { fault: Fault::Interrupted, path: path.into(), message, hint: None }
     }
 
     /// Adds the way out.

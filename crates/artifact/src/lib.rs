@@ -27,6 +27,7 @@ pub mod fingerprint;
 pub mod image;
 pub mod inspect;
 mod label;
+mod lock;
 pub mod model;
 pub mod nifti;
 pub mod npy;
@@ -42,9 +43,10 @@ pub mod selection;
 pub mod splits;
 pub mod summary;
 
-pub use commit::Commit;
+pub use commit::{Commit, Locked, check_replaceable};
 pub use error::{Error, Fault, Result};
 pub use label::{Label, Region};
+pub use lock::{Patience, set_patience};
 pub use record::{
     Header, Input, Kind, Provenance, Record, hash_bytes, hash_file, text, up_to_date,
 };

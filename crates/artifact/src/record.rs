@@ -1,5 +1,6 @@
 //! Records: the `[artifact]` and `[provenance]` tables, loading with checks, keys.
 
+use crate::lock::Lock;
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -125,10 +126,14 @@ pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).map_err(fail)? {
-            0 => return Ok(format!("b3:{}", hasher.finalize().to_hex())),
-            n => hasher.update(&buffer[..n]),
-        };
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(format!("b3:{}", hasher.finalize().to_hex())),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(fail(e)),
+        }
     }
 }
 
@@ -243,10 +248,15 @@ pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Error 
     Error::input(path, crate::place::describe(text, error))
 }
 
-/// Whether `path` is already what a call with this key would write: same key, siblings unchanged.
+/// Whether `path` is already what a call with this key would write: same key, siblings unchanged. What a program that was
+/// killed after its last step left beside it is removed.
 pub fn up_to_date<T: Kind>(path: &Path, key: &str) -> bool {
     let Ok(record) = Record::<T>::load(path) else { return false };
-    record.header.key == key && record.verify(path).is_ok()
+    let yes = record.header.key == key && record.verify(path).is_ok();
+    if yes {
+        Lock::sweep_finished(path);
+    }
+    yes
 }
 
 /// The text of a record without siblings of its own, for records that are siblings of another.

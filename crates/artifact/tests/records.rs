@@ -133,13 +133,22 @@ fn an_output_that_breaks_off_between_siblings_and_record_leaves_no_record() {
 #[test]
 fn what_a_killed_process_left_is_no_output_and_does_not_stop_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    spoil(&folder.path().join(".splits.toml.partial"), b"half a rec");
-    spoil(&folder.path().join(".x.npy.partial"), b"half an arr");
+    let killed = [".splits.toml.0123456789abcdef.partial", ".splits.toml.fedcba9876543210.partial"];
+    let leave = || {
+        spoil(&folder.path().join(".splits.toml.lock"), b"");
+        killed.iter().for_each(|name| spoil(&folder.path().join(name), b"half a rec"));
+    };
+    leave();
     spoil(&folder.path().join("x.npy"), b"a sibling that was moved already");
     assert!(!up_to_date::<Splits>(&folder.path().join("splits.toml"), ""));
     let record = written(folder.path());
     assert_eq!(names(folder.path()), ["splits.toml", "x.npy"]);
     Record::<Splits>::load(&record).unwrap().verify(&record).unwrap();
+    // Killed behind its last rename: the output is up to date, and what is asking tidies up. Others' files stay.
+    leave();
+    spoil(&folder.path().join(".splits.toml.notes.partial"), b"mine");
+    assert!(up_to_date::<Splits>(&record, &Provenance::default().key::<Splits>()));
+    assert_eq!(names(folder.path()), [".splits.toml.notes.partial", "splits.toml", "x.npy"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The command line of `nnu-augment`.
 
 use clap::Parser;
-use stage::{Command, Common, Io, Seed};
+use stage::{Command, Common, Files, Io, Seed};
 use std::path::PathBuf;
 
 /// Draws training patches from preprocessed cases and augments them: a spool of batches, or a sheet to look at.
@@ -61,6 +61,16 @@ impl Command for Args {
     const COMMIT: &'static str = stage::commit!();
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+            .reads("--cases", [&self.cases])
+            .reads("--previous", &self.previous)
+            .reads("--plan", [&self.plan])
+            .reads("--splits", [self.splits_path()])
+            .folder("--out", &self.out)
+            .file("--preview", &self.preview)
     }
 }
 

@@ -60,11 +60,9 @@ fn write_spool(
         run.check_stop()?;
         let number = i64::try_from(index).unwrap_or(i64::MAX);
         let provenance = provenance.clone().option("batch", number);
-        if !run.up_to_date::<artifact::batch::Batch>(
-            &artifact::batch::path(folder, index),
-            &provenance,
-        ) {
-            spool::write(folder, index, &provenance, loader, &loader.batch(index as u64))?;
+        let record = artifact::batch::path(folder, index);
+        if let Some(commit) = run.begin::<artifact::batch::Batch>(&record, &provenance)? {
+            spool::write(commit, index, &provenance, loader, &loader.batch(index as u64))?;
         }
         progress.add(1);
     }

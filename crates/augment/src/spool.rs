@@ -5,7 +5,6 @@ use artifact::batch::{Batch, BatchInfo};
 use artifact::plan::{Configuration, Normalisation, Plan};
 use artifact::{Commit, Provenance, hash_bytes};
 use serde::Serialize;
-use std::path::Path;
 
 /// Which channels were normalised inside the nonzero mask.
 pub fn masked_channels(plan: &Plan) -> Vec<bool> {
@@ -43,13 +42,12 @@ pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
 /// # Errors
 /// If something can't be written.
 pub fn write(
-    folder: &Path,
+    mut commit: Commit,
     index: usize,
     provenance: &Provenance,
     loader: &Loader,
     batch: &SampledBatch,
 ) -> artifact::Result<()> {
-    let mut commit = Commit::begin(&artifact::batch::path(folder, index))?;
     commit.npy("image.npy", &batch.image.view())?;
     commit.npy("label.npy", &batch.label.view())?;
     let cases = batch.cases.iter().map(|&case| loader.case_id(case).to_string()).collect();

@@ -5,7 +5,7 @@ use artifact::dataset::Dataset;
 use artifact::fingerprint::Fingerprint;
 use clap::Parser;
 use fingerprint::{Class, Report, content_hash, error_count, measure, table};
-use stage::{Common, Error, Io};
+use stage::{Common, Error, Files, Io};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,6 +38,12 @@ impl stage::Command for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn files(&self) -> Files {
+        Files::default()
+            .reads("--dataset", [&self.dataset])
+            .record::<Fingerprint, _>("--out", &self.out)
+    }
 }
 
 const IO: &[Io] = &[
@@ -50,15 +56,21 @@ fn main() -> ExitCode {
         let dataset = Dataset::load(&args.dataset)?;
         run.info(format!("{}: {} training cases", dataset.name, dataset.training.len()));
         let provenance = |hash: String| run.provenance().input("--dataset", hash);
-        if let Some(out) = args.out.as_ref().filter(|out| out.exists() && !run.force()) {
+        let done = |out: &PathBuf| {
             // A file that can't be read is a problem for the table below.
             let hash = content_hash(&args.dataset, &dataset);
-            if hash.is_ok_and(|h| run.up_to_date::<Fingerprint>(out, &provenance(h))) {
-                return Ok(());
-            }
+            hash.is_ok_and(|h| run.up_to_date::<Fingerprint>(out, &provenance(h)))
+        };
+        let asked = args.out.as_ref().filter(|_| !run.force());
+        if asked.is_some_and(|out| out.exists() && done(out)) {
+            return Ok(());
         }
         // Asks whether the output can be written before the work, not after it.
         let commit = args.out.as_deref().map(Commit::begin).transpose()?;
+        // Another program may have made it meanwhile.
+        if asked.is_some_and(|out| commit.as_ref().is_some_and(Commit::waited) && done(out)) {
+            return Ok(());
+        }
         let progress = run.progress("cases", dataset.training.len());
         let report = measure(&args.dataset, &dataset, || {
             progress.add(1);

@@ -10,7 +10,7 @@ use artifact::selection::Selection;
 use clap::Parser;
 use infer::{Input, Models, Request};
 use net::DeviceArgs;
-use stage::{Common, Error, Io, Result};
+use stage::{Common, Error, Files, Io, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,6 +85,19 @@ impl stage::Command for Args {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+            .reads("--model", &self.model)
+            .reads("--selection", &self.selection)
+            .reads("--image", &self.image)
+            .reads("--images", &self.images)
+            .reads("--cases", &self.cases)
+            .reads("--previous", &self.previous)
+            .reads("--previous-model", &self.previous_model)
+            .reads("--next-stage", &self.next_stage)
+            .folder("--out", [&self.out])
     }
 }
 

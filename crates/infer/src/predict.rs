@@ -10,9 +10,9 @@ use crate::prepare::Prepared;
 use crate::write::{Rules, Segmentation};
 use artifact::case::Case;
 use artifact::npz::Named;
-use artifact::prediction::PROBABILITIES;
+use artifact::prediction::{PROBABILITIES, Prediction};
 use artifact::recipe::Averaged;
-use artifact::{Commit, npy, previous};
+use artifact::{Commit, check_replaceable, npy, previous};
 use half::f16;
 use ndarray::Array3;
 use net::sliding_window::{Activation, Means, Sums, Window, views};
@@ -119,7 +119,7 @@ impl Predictor {
         run: &Run,
         id: &str,
         prepared: Prepared,
-    ) -> Result<(Took, Segmentation)> {
+    ) -> Result<Option<(Took, Segmentation)>> {
         let mut ended = false;
         let result = stage::contain(|| {
             let result = self.predict(run, id, prepared);
@@ -147,7 +147,8 @@ impl Predictor {
         Ok(())
     }
 
-    /// Predicts a case; writes its probabilities, if asked for, and leaves the rest to be written.
+    /// Predicts a case; writes its probabilities, if asked for, and leaves the rest to be written. None if another program
+    /// has predicted it meanwhile.
     ///
     /// # Errors
     /// If a signal asked to stop, the network gives no numbers, or something can't be written.
@@ -156,11 +157,15 @@ impl Predictor {
         run: &Run,
         id: &str,
         mut prepared: Prepared,
-    ) -> Result<(Took, Segmentation)> {
-        self.announce(run, id, &prepared)?;
-        let mut took = Took::default();
+    ) -> Result<Option<(Took, Segmentation)>> {
+        check_replaceable::<Prediction>(&prepared.record)?;
         // A place that can't be written to is better found before the network runs.
         let mut commit = Some(Commit::begin(&prepared.record)?);
+        if prepared.is_done() {
+            return Ok(None);
+        }
+        self.announce(run, id, &prepared)?;
+        let mut took = Took::default();
         let mut segmentation = None;
         let folder = prepared.record.parent().unwrap_or(Path::new("")).to_path_buf();
         let mut average = Average::default();
@@ -189,9 +194,10 @@ impl Predictor {
                     classes[reader] = Some(maps.classes(grid)?);
                 }
             }
-            if let Some(target) = &prepared.next {
+            if let (Some(target), Some(commit)) = (&prepared.next, &commit) {
                 let folds = ensemble.members.iter().map(|m| m.fold).collect();
-                target.write(&ensemble.name, folds, maps.classes(target.grid())?.view())?;
+                let classes = maps.classes(target.grid())?;
+                target.write(commit, &ensemble.name, folds, classes.view())?;
             }
             left -= usize::from(*counts);
             match (counts, left, commit.take_if(|_| *counts && left == 0)) {
@@ -204,7 +210,6 @@ impl Predictor {
                         classes,
                         original,
                         commit,
-                        record: prepared.record.clone(),
                         provenance: prepared.provenance.clone(),
                         probabilities: self.probabilities,
                         next: prepared.next.is_some(),
@@ -224,7 +229,7 @@ impl Predictor {
             took.export += begun.elapsed();
         }
         segmentation
-            .map(|segmentation| (took, segmentation))
+            .map(|segmentation| Some((took, segmentation)))
             .ok_or_else(|| Error::failed("no configuration makes the result"))
     }
 

@@ -45,6 +45,8 @@ pub struct Prepared {
     pub previous: Option<Array3<i16>>,
     /// Where the prediction also goes.
     pub next: Option<Target>,
+    /// Predict again even if the output is up to date.
+    force: bool,
     /// Reading and hashing.
     pub read: Duration,
     /// Preprocessing; zero for cases that were preprocessed before.
@@ -91,6 +93,11 @@ impl Prepared {
         &self.grids
     }
 
+    /// Whether the outputs are there by now.
+    pub fn is_done(&self) -> bool {
+        !self.force && is_done(&self.record, &self.provenance, self.next.as_ref())
+    }
+
     /// The image is a file of a preprocessed case.
     pub fn is_mapped(&self) -> bool {
         self.grids.iter().any(|grid| matches!(grid.image, Image::Mapped(_)))
@@ -124,8 +131,7 @@ impl Job {
     }
 
     fn is_done(&self, unit: &Unit, provenance: &Provenance) -> bool {
-        let key = provenance.key::<Prediction>();
-        !self.force && up_to_date::<Prediction>(&self.record(unit), &key)
+        !self.force && is_done(&self.record(unit), provenance, None)
     }
 
     fn read_images(&self, unit: &Unit, files: &[PathBuf]) -> Result<Option<Prepared>> {
@@ -174,20 +180,16 @@ impl Job {
             None => None,
             Some(next) => Some(next.target(&unit.id, case, &self.plan, &self.out, &provenance)?),
         };
-        if let Some(target) = &next {
-            let key = target.provenance.key::<previous::Previous>();
-            let written = !self.force && up_to_date::<previous::Previous>(&target.record, &key);
-            if written && self.is_done(unit, &provenance) {
-                return Ok(None);
-            }
+        let (record, force) = (self.record(unit), self.force);
+        if next.is_some() && !force && is_done(&record, &provenance, next.as_ref()) {
+            return Ok(None);
         }
         let previous = match (&self.given, given) {
             (Some(from), Some(path)) => Some(from.read(&path, case, &self.plan)?),
             _ => None,
         };
         let preprocess = begun.elapsed();
-        let record = self.record(unit);
-        Ok(Some(Prepared { record, provenance, grids, previous, next, read, preprocess }))
+        Ok(Some(Prepared { record, provenance, grids, previous, next, force, read, preprocess }))
     }
 
     /// The first stage's prediction of a unit; its hash is one of the inputs.
@@ -266,6 +268,14 @@ impl Job {
             Some(_) => wrong("was preprocessed by another plan than the model's".into()),
         }
     }
+}
+
+/// Whether a prediction, and what goes to the next stage, are what this call would write.
+fn is_done(record: &Path, provenance: &Provenance, next: Option<&Target>) -> bool {
+    let sent = |to: &Target| {
+        up_to_date::<previous::Previous>(&to.record, &to.provenance.key::<previous::Previous>())
+    };
+    next.is_none_or(sent) && up_to_date::<Prediction>(record, &provenance.key::<Prediction>())
 }
 
 /// The bytes of an image's files.

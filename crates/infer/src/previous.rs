@@ -221,12 +221,13 @@ impl Target {
         Grid::of(&self.case)
     }
 
-    /// Writes the record with class indices on [`Self::grid`].
+    /// Writes the record with class indices on [`Self::grid`], beside the prediction that is in the making.
     ///
     /// # Errors
     /// If something can't be written.
     pub fn write(
         &self,
+        prediction: &Commit,
         configuration: &str,
         folds: Vec<usize>,
         classes: ArrayView3<'_, i16>,
@@ -240,7 +241,7 @@ impl Target {
             classes: info.classes,
             shape: info.shape,
         };
-        let mut commit = Commit::begin(&self.record)?;
+        let mut commit = prediction.beside(previous::RECORD);
         commit.npy(ARRAY, &classes)?;
         commit.finish(&self.provenance, &Previous { previous })
     }

@@ -235,11 +235,14 @@ fn all(
             Ok(Some(prepared)) => one(run, &unit, prepared, &mut predictor),
             Err(error) => Err(error),
         };
+        if let Ok(None) = result {
+            run.info(format!("{} is up to date", record.display()));
+        }
         if let Some(before) = writing.take() {
             before.end(run, &mut ended)?;
         }
         match result {
-            Ok(now) => writing = Some(now),
+            Ok(now) => writing = now,
             Err(error) => ended(unit.id, Err(error))?,
         }
     }
@@ -302,17 +305,25 @@ impl Drop for Writing {
     }
 }
 
-fn one(run: &Run, unit: &Unit, prepared: Prepared, predictor: &mut Predictor) -> Result<Writing> {
+/// None if another program has predicted the case meanwhile.
+fn one(
+    run: &Run,
+    unit: &Unit,
+    prepared: Prepared,
+    predictor: &mut Predictor,
+) -> Result<Option<Writing>> {
     let (read, preprocess) = (prepared.read, prepared.preprocess);
     if let Some(strange) = prepared.grids().iter().find_map(|g| Extent::of_case(&g.case).strange())
     {
         run.warn(format!("{}: {strange}", unit.id));
     }
-    let (took, segmentation) = predictor.contained(run, &unit.id, prepared)?;
+    let Some((took, segmentation)) = predictor.contained(run, &unit.id, prepared)? else {
+        return Ok(None);
+    };
     let write = move || {
         let begun = Instant::now();
         stage::contain(|| segmentation.write()).map(|()| begun.elapsed())
     };
     let thread = std::thread::spawn(write);
-    Ok(Writing { id: unit.id.clone(), read, preprocess, took, thread: Some(thread) })
+    Ok(Some(Writing { id: unit.id.clone(), read, preprocess, took, thread: Some(thread) }))
 }

@@ -10,7 +10,6 @@ use ndarray::Array3;
 use postprocess::largest;
 use rayon::prelude::*;
 use stage::Result;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What all cases of a call have in common.
@@ -33,7 +32,6 @@ pub struct Segmentation {
     pub(crate) original: Original,
     /// Begun, and perhaps with probabilities.
     pub(crate) commit: Commit,
-    pub(crate) record: PathBuf,
     pub(crate) provenance: Provenance,
     /// Files of earlier calls that aren't this record's.
     pub(crate) probabilities: bool,
@@ -46,7 +44,7 @@ impl Segmentation {
     /// # Errors
     /// If something can't be written.
     pub fn write(self) -> Result<()> {
-        let Self { rules, original, mut commit, record, .. } = self;
+        let Self { rules, original, mut commit, .. } = self;
         let mut labels = into_image(self.classes, &original);
         if let Some(rules) = &rules.postprocessing {
             largest::apply(rules, &mut labels);
@@ -72,18 +70,16 @@ impl Segmentation {
             labels: plan.labels.clone(),
             regions: plan.regions.clone(),
         };
-        commit.finish(&self.provenance, &body)?;
         if !self.probabilities {
-            // An earlier call's: it isn't this record's any more.
-            let _ = std::fs::remove_file(record.with_file_name(PROBABILITIES));
+            // An earlier call's: it wouldn't be this record's.
+            commit.without(PROBABILITIES);
         }
         if !self.next {
             // An earlier call's too, and perhaps of other models: record first, so that nothing is half there.
-            for name in [previous::RECORD, previous::ARRAY] {
-                let _ = std::fs::remove_file(record.with_file_name(name));
-            }
+            commit.without(previous::RECORD);
+            commit.without(previous::ARRAY);
         }
-        Ok(())
+        Ok(commit.finish(&self.provenance, &body)?)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The command line of `nnu-plan`.
 
 use artifact::Provenance;
-use artifact::plan::NnunetNames;
+use artifact::plan::{NnunetNames, Plan};
+use artifact::splits::Splits;
 use clap::{Parser, Subcommand};
 use plan::folds::FoldOptions;
 use plan::recipe::{BUILT_IN, Resolved};
 use plan::settings::Setting;
 use regex::Regex;
-use stage::{Command, Common, Error, Result};
+use stage::{Command, Common, Error, Files, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -162,6 +163,35 @@ impl Command for Args {
             Some(Task::Import(args)) => &args.common,
         }
     }
+
+    fn files(&self) -> Files {
+        match &self.task {
+            None => {
+                let nnunet = self.dataset_json.clone();
+                planned(&self.out, Some(&self.recipe))
+                    .reads("--fingerprint", &self.fingerprint)
+                    .reads("--dataset-json", nnunet)
+            }
+            Some(Task::Export(args)) => {
+                Files::default().reads("--plan", [&args.plan]).file("--out", [&args.out])
+            }
+            Some(Task::Import(args)) => planned([&args.out], args.recipe.as_deref())
+                .reads("--plans", [&args.plans])
+                .reads("--dataset-json", [&args.dataset_json])
+                .reads("--fingerprint", &args.fingerprint),
+        }
+    }
+}
+
+/// A plan, the splits beside it, and the recipe, which may be a file.
+fn planned<'a>(out: impl IntoIterator<Item = &'a PathBuf>, recipe: Option<&str>) -> Files {
+    let mut files = Files::default().reads("--recipe", recipe);
+    for plan in out {
+        files = files.record::<Plan, _>("--out", [plan]);
+        let splits = plan.with_file_name("splits.toml");
+        files = files.record::<Splits, _>("splits.toml beside --out", [splits]);
+    }
+    files
 }
 
 impl Args {

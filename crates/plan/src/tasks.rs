@@ -33,8 +33,7 @@ pub(crate) fn plan(args: &Args, run: &Run) -> Result<()> {
     warn_of_weighting(&plan, &recipe, &settings, run)?;
     let splits = Folds::new(input.ids, args.folds())?;
     let made = args.plan_provenance(input.made.clone()).input("--recipe", recipe_hash);
-    write(out, &made, &plan, &text, run)?;
-    splits.write(out, input.made, run)
+    write((out, &made), (&plan, &text), splits, input.made, run)
 }
 
 fn input(args: &Args, fingerprint: &Path, run: &Run) -> Result<Input> {
@@ -84,11 +83,22 @@ fn warn_of_weighting(
     Ok(())
 }
 
-fn write(out: &Path, made: &Provenance, plan: &Plan, text: &str, run: &Run) -> Result<()> {
-    if !run.up_to_date::<Plan>(out, made) {
-        Commit::begin(out)?.finish_with_text(made, plan, text)?;
+/// Plan and splits, under the plan's lock: those of another program don't come between them.
+fn write(
+    (out, made): (&Path, &Provenance),
+    (plan, text): (&Plan, &str),
+    splits: Folds<'_>,
+    splits_made: Provenance,
+    run: &Run,
+) -> Result<()> {
+    let commit = run.begin::<Plan>(out, made)?;
+    let lock = commit.as_ref().map(Commit::lock);
+    if let Some(commit) = commit {
+        commit.finish_with_text(made, plan, text)?;
     }
     summary(plan).iter().for_each(|line| run.info(line));
+    splits.write(out, splits_made, run)?;
+    drop(lock);
     Ok(())
 }
 
@@ -116,8 +126,8 @@ impl<'a> Folds<'a> {
         }
         let out = plan.with_file_name("splits.toml");
         let made = self.args.provenance(made);
-        if !run.up_to_date::<Splits>(&out, &made) {
-            Commit::begin(&out)?.finish(&made, &splits)?;
+        if let Some(commit) = run.begin::<Splits>(&out, &made)? {
+            commit.finish(&made, &splits)?;
         }
         Ok(())
     }
@@ -153,6 +163,5 @@ pub(crate) fn import(args: &ImportArgs, run: &Run) -> Result<()> {
     if let Some(hash) = recipe_hash {
         made = made.input("--recipe", hash);
     }
-    write(&args.out, &args.provenance(made), &plan, &text, run)?;
-    folds.write(&args.out, splits_made, run)
+    write((&args.out, &args.provenance(made)), (&plan, &text), folds, splits_made, run)
 }

@@ -238,7 +238,7 @@ fn fit_then_apply_removes_the_stray_voxel_and_keeps_the_geometry() {
         fails(&same, data.path()),
         (
             2,
-            "nnu-postprocess: error: --out is the folder of --predictions, expected another one\n"
+            "nnu-postprocess: error: --out clean: is --predictions clean, which is read; expected another path\n"
                 .into()
         )
     );

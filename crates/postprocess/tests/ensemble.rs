@@ -68,7 +68,11 @@ fn members_that_do_not_fit_are_refused_in_one_line() {
     let alone = format!("ensemble {A} --out mean");
     check(&alone, 2, "--predictions is given once, expected at least two folders");
     let same = line("").replace("--out mean", "--out predictions/2d/fold_0");
-    check(&same, 2, "--out is a folder of --predictions, expected another one");
+    check(
+        &same,
+        2,
+        "--out predictions/2d/fold_0: is --predictions predictions/2d/fold_0, which is read; expected another path",
+    );
     let other = "--predictions predictions/2d/fold_1";
     check(
         &format!("ensemble {A} {other} --out mean"),

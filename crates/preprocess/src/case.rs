@@ -9,7 +9,6 @@ use artifact::{Commit, Provenance, crop};
 use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, s};
 use stage::{Error, Result};
 use std::ops::Range;
-use std::path::Path;
 
 /// A preprocessed case; what `artifact::case` describes, in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,16 +114,15 @@ pub fn preprocess(
     Ok(Preprocessed { image, label, foreground, case: Case { case: info, original } })
 }
 
-/// Writes `record` (`CASE/case.toml`) with its arrays beside it, complete or not at all.
+/// Writes a record (`CASE/case.toml`) with its arrays beside it, complete or not at all.
 ///
 /// # Errors
 /// If something can't be written.
 pub fn write_case(
-    record: &Path,
+    mut commit: Commit,
     case: &Preprocessed,
     provenance: &Provenance,
 ) -> artifact::Result<()> {
-    let mut commit = Commit::begin(record)?;
     commit.npy(IMAGE, &case.image.view())?;
     if let Some(label) = &case.label {
         commit.npy(LABEL, &label.view())?;

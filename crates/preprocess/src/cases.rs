@@ -128,7 +128,10 @@ impl Job<'_> {
             return Ok(Outcome::Skipped);
         }
         let share = budget.share(bytes(case, &self.plan, settings));
-        let outcome = stage::contain(|| self.process(case, share));
+        let outcome = match stage::contain(|| self.process(case, share)) {
+            Err(error) if error.exit == Exit::Interrupted => return Ok(Outcome::Skipped),
+            outcome => outcome,
+        };
         let outcome = outcome.map_err(|e| e.context(format!("case {}", case.id)));
         if let Err(error) = &outcome {
             self.run.report(error);
@@ -172,7 +175,11 @@ impl Job<'_> {
             self.run.warn(format!("case {}: {strange}", case.id));
         }
         share.computed(done.bytes() as f64);
-        write_case(&record, &done, &self.provenance(case, &hashes))?;
+        let made = self.provenance(case, &hashes);
+        let Some(commit) = self.run.begin::<Case>(&record, &made)? else {
+            return Ok(Outcome::UpToDate);
+        };
+        write_case(commit, &done, &made)?;
         self.run.debug(format!("wrote {}", record.display()));
         Ok(Outcome::Written)
     }

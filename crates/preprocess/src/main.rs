@@ -6,7 +6,7 @@ mod cases;
 use artifact::case::Case;
 use artifact::plan::Plan;
 use clap::Parser;
-use stage::{Command, Common, Io};
+use stage::{Command, Common, Files, Io};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -51,6 +51,13 @@ impl Command for Args {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+            .reads("--dataset", [&self.dataset])
+            .reads("--plan", [&self.plan])
+            .folder("--out", [&self.out])
     }
 }
 

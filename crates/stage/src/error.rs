@@ -11,7 +11,7 @@ pub enum Exit {
     Usage = 2,
     /// An input is missing, broken, or doesn't fit the other inputs.
     Input = 3,
-    /// Stopped early by a signal; the same command continues.
+    /// Stopped early by a signal, or another program is at work on the output; the same command continues.
     Stopped = 75,
     /// Interrupted.
     Interrupted = 130,
@@ -89,6 +89,8 @@ impl From<artifact::Error> for Error {
         let exit = match error.fault {
             artifact::Fault::Input => Exit::Input,
             artifact::Fault::Io => Exit::Failed,
+            artifact::Fault::Busy => Exit::Stopped,
+            artifact::Fault::Interrupted => return Self::interrupted(),
         };
         Self { exit, message: error.to_string(), hint: error.hint }
     }

@@ -3,8 +3,8 @@
 use crate::progress::short;
 use crate::say::say;
 use crate::signal::Stop;
-use crate::{Common, Error, Exit, Io, Progress, Result};
-use artifact::{Kind, Provenance, up_to_date};
+use crate::{Common, Error, Exit, Files, Io, Progress, Result};
+use artifact::{Commit, Kind, Patience, Provenance, check_replaceable, set_patience, up_to_date};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
@@ -21,6 +21,8 @@ pub trait Command: clap::Parser {
     const COMMIT: &'static str;
     /// The common flags.
     fn common(&self) -> &Common;
+    /// What is read and what is written; checked before the stage begins.
+    fn files(&self) -> Files;
 }
 
 /// A running stage.
@@ -51,7 +53,7 @@ pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) ->
         }
     };
     let label = format!("nnu-{}", A::STAGE);
-    let ended = start::<A>(&args, &label).and_then(|run| {
+    let ended = args.files().check().and_then(|()| start::<A>(&args, &label)).and_then(|run| {
         body(&args, &run)?;
         run.info(format!("done in {}, peak memory {}", short(run.begun.elapsed()), peak_memory()));
         Ok(())
@@ -93,6 +95,11 @@ fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
     // Fails only if a pool is already there, which one process makes once.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let stop = Stop::install().map_err(|e| Error::failed(format!("cannot handle signals: {e}")))?;
+    let (name, asked) = (label.to_owned(), stop.clone());
+    set_patience(Patience {
+        say: Box::new(move |line| say(format_args!("{name}: warning: {line}"))),
+        stopped: Box::new(move || asked.requested()),
+    });
     let run = Run {
         label: label.into(),
         stage: A::STAGE,
@@ -197,6 +204,41 @@ impl Run {
             self.info(format!("{} is up to date", record.display()));
         }
         yes
+    }
+
+    /// Starts the output whose record is `record`; none if it is what this call would write, perhaps made by another
+    /// program that this one waited for.
+    ///
+    /// # Errors
+    /// As [`Commit::begin`]; also if something else lies under the record's name.
+    pub fn begin<T: Kind>(&self, record: &Path, made: &Provenance) -> Result<Option<Commit>> {
+        self.begin_with::<T>(record, made, Commit::begin)
+    }
+
+    /// As [`Self::begin`], but ends the program if another one is at work on the output.
+    ///
+    /// # Errors
+    /// As [`Commit::begin_unless_held`]; also if something else lies under the record's name.
+    pub fn begin_unless_held<T: Kind>(
+        &self,
+        record: &Path,
+        made: &Provenance,
+    ) -> Result<Option<Commit>> {
+        self.begin_with::<T>(record, made, Commit::begin_unless_held)
+    }
+
+    fn begin_with<T: Kind>(
+        &self,
+        record: &Path,
+        made: &Provenance,
+        begin: impl FnOnce(&Path) -> artifact::Result<Commit>,
+    ) -> Result<Option<Commit>> {
+        if self.up_to_date::<T>(record, made) {
+            return Ok(None);
+        }
+        check_replaceable::<T>(record)?;
+        let commit = begin(record)?;
+        Ok(if self.up_to_date::<T>(record, made) { None } else { Some(commit) })
     }
 
     /// Whether outputs are to be made again although they are up to date.

@@ -1,11 +1,13 @@
-//! The state of a training on disk: `checkpoint.toml` names the one `checkpoint_EEEEEE_IIIIII.npz` that goes with it.
+//! The state of a training on disk: `checkpoint.toml` names the one `checkpoint_EEEEEE_IIIIII_HHHHHHHHHHHHHHHH.npz` that
+//! goes with it.
 //!
-//! Each state has a file name of its own, so the record moves from one complete state to the next in a single rename;
+//! The name ends with the content's hash: what differs has another name, also at the same iteration. So the record moves
+//! from one complete state to the next in a single rename, and the state before goes only when the new record is durable;
 //! whatever moment a kill chooses, a complete state is there.
 
 use artifact::model::Epoch;
 use artifact::npz::{self, Named};
-use artifact::{Commit, Kind, Provenance, Record};
+use artifact::{Commit, Kind, Provenance, Record, hash_bytes};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -56,42 +58,47 @@ impl Kind for Checkpoint {
     }
 }
 
+const RECORD: &str = "checkpoint.toml";
+
 /// The record's path in a model folder.
 pub fn path(folder: &Path) -> PathBuf {
-    folder.join("checkpoint.toml")
+    folder.join(RECORD)
 }
 
-/// File name of the state at a position.
-pub fn state_name(epoch: usize, iteration: usize) -> String {
-    format!("checkpoint_{epoch:06}_{iteration:06}.npz")
+/// File name of a state of these bytes at a position.
+fn state_name(at: &Position, bytes: &[u8]) -> String {
+    let hash = hash_bytes(bytes);
+    let hash = &hash.trim_start_matches("b3:")[..16];
+    format!("checkpoint_{:06}_{:06}_{hash}.npz", at.epoch, at.iteration)
 }
 
-/// Writes a state, then removes the one before.
+/// Writes a state under the lock of the folder's model, then removes the one before. The state's name, which is set here.
 ///
 /// # Errors
 /// If it can't be written; the state before is then still the valid one.
 pub fn save(
+    model: &Commit,
     folder: &Path,
     provenance: &Provenance,
-    checkpoint: &Checkpoint,
+    mut checkpoint: Checkpoint,
     arrays: &Named,
-) -> artifact::Result<()> {
-    let mut commit = Commit::begin(&path(folder))?;
-    let name = &checkpoint.checkpoint.state;
-    commit.bytes(name, &npz::encode(arrays))?;
-    commit.finish(provenance, checkpoint)?;
-    tidy(folder, name);
-    Ok(())
+) -> artifact::Result<String> {
+    let mut commit = model.beside(RECORD);
+    let bytes = npz::encode(arrays);
+    let name = state_name(&checkpoint.checkpoint, &bytes);
+    commit.bytes(&name, &bytes)?;
+    checkpoint.checkpoint.state = name.clone();
+    commit.finish(provenance, &checkpoint)?;
+    tidy(folder, &name);
+    Ok(name)
 }
 
-/// Removes every other state, whole or half-written, that a kill left between a rename and a removal.
+/// Removes every other state that a kill left between a rename and a removal.
 pub fn tidy(folder: &Path, keep: &str) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let state = name.starts_with("checkpoint_") && name.ends_with(".npz") && name != keep;
-        let partial = name.starts_with(".checkpoint") && name.ends_with(".partial");
-        if state || partial {
+        if name.starts_with("checkpoint_") && name.ends_with(".npz") && name != keep {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -129,7 +136,7 @@ mod tests {
         };
         let position = Position {
             training: "b3:1".into(),
-            state: state_name(0, iteration),
+            state: String::new(),
             epoch: 0,
             iteration,
             loss_sum: 0.1 + 0.2,
@@ -140,40 +147,71 @@ mod tests {
         (Checkpoint { checkpoint: position, schedule: rule, epochs: vec![] }, arrays)
     }
 
+    fn begin(folder: &Path) -> Commit {
+        Commit::begin(&folder.join("model.toml")).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.file_name());
+        let mut names: Vec<String> = names.map(|n| n.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn state(folder: &Path) -> String {
+        load(folder).unwrap().unwrap().0.checkpoint.state
+    }
+
     #[test]
     fn a_state_replaces_the_one_before_and_reads_back_exactly() {
         let folder = tempfile::tempdir().unwrap();
         assert!(load(folder.path()).unwrap().is_none());
+        let model = begin(folder.path());
         for iteration in [1, 2] {
             let (c, arrays) = checkpoint(iteration);
-            save(folder.path(), &Provenance::default(), &c, &arrays).unwrap();
+            save(&model, folder.path(), &Provenance::default(), c.clone(), &arrays).unwrap();
             let (found, found_arrays) = load(folder.path()).unwrap().unwrap();
-            assert_eq!(found.checkpoint, c.checkpoint);
+            let expected = Position { state: found.checkpoint.state.clone(), ..c.checkpoint };
+            assert_eq!(found.checkpoint, expected);
             assert!(
                 found.schedule.train_average.is_nan() && found.schedule.best_train.is_infinite()
             );
             assert_eq!(found_arrays, arrays);
         }
+        drop(model);
         // What a kill may have left is gone after the next state, or when the training is taken up again.
-        let names = || {
-            let names = std::fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name());
-            let mut names: Vec<String> = names.map(|n| n.into_string().unwrap()).collect();
-            names.sort();
-            names
+        let kept = state(folder.path());
+        assert_eq!(names(folder.path()), ["checkpoint.toml".to_string(), kept.clone()]);
+        Commit::file(&folder.path().join("checkpoint_000000_000001_0.npz"), b"old").unwrap();
+        tidy(folder.path(), &kept);
+        assert_eq!(names(folder.path()), ["checkpoint.toml".to_string(), kept]);
+    }
+
+    /// Such as after two stops during one validation: the record must never be away, nor the state that it names.
+    #[test]
+    fn states_of_one_iteration_have_names_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = begin(folder.path());
+        let (c, arrays) = checkpoint(1);
+        let save = |c: &Checkpoint, arrays| {
+            save(&model, folder.path(), &Provenance::default(), c.clone(), arrays)
         };
-        assert_eq!(names(), ["checkpoint.toml".to_string(), state_name(0, 2)]);
-        Commit::file(&folder.path().join(state_name(0, 1)), b"old").unwrap();
-        Commit::file(&folder.path().join(".checkpoint_000000_000003.npz.partial"), b"cut").unwrap();
-        tidy(folder.path(), &state_name(0, 2));
-        assert_eq!(names(), ["checkpoint.toml".to_string(), state_name(0, 2)]);
+        save(&c, &arrays).unwrap();
+        let first = state(folder.path());
+        save(&c, &arrays).unwrap();
+        assert_eq!(state(folder.path()), first);
+        let other = vec![("a".to_string(), ArrayD::from_elem(vec![2, 3], 7.0f32))];
+        save(&c, &other).unwrap();
+        assert_ne!(state(folder.path()), first);
+        assert_eq!(load(folder.path()).unwrap().unwrap().1, other);
     }
 
     #[test]
     fn a_state_that_was_cut_off_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (c, arrays) = checkpoint(1);
-        save(folder.path(), &Provenance::default(), &c, &arrays).unwrap();
-        let file = folder.path().join(state_name(0, 1));
+        save(&begin(folder.path()), folder.path(), &Provenance::default(), c, &arrays).unwrap();
+        let file = folder.path().join(state(folder.path()));
         let bytes = std::fs::read(&file).unwrap();
         Commit::file(&file, &bytes[..bytes.len() - 1]).unwrap();
         let error = load(folder.path()).unwrap_err();

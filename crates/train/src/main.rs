@@ -1,15 +1,14 @@
 //! `nnu-train`: see [`train`].
 
-use artifact::Commit;
 use artifact::batch::Batch;
 use artifact::case::Case;
-use artifact::model::{Model, ModelInfo};
+use artifact::model::{self, Model, ModelInfo};
 use artifact::plan::Plan;
 use artifact::previous::Previous;
 use artifact::splits::Splits;
 use clap::Parser;
 use net::DeviceArgs;
-use stage::{Command, Common, Error, Io, Run, Seed};
+use stage::{Command, Common, Error, Files, Io, Run, Seed};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use train::{Inputs, Request, Trainer};
@@ -70,6 +69,20 @@ impl Command for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn files(&self) -> Files {
+        let splits = self.splits.clone();
+        let splits = splits.unwrap_or_else(|| self.plan.with_file_name("splits.toml"));
+        Files::default()
+            .reads("--cases", [&self.cases])
+            .reads("--plan", [&self.plan])
+            .reads("--splits", [splits])
+            .reads("--previous", &self.previous)
+            .reads("--batches", &self.batches)
+            .folder("--out", [&self.out])
+            .record::<Model, _>("--out", [self.out.join("model.toml")])
+            .sibling("plan.toml in --out", [self.out.join(model::PLAN)])
+    }
 }
 
 const IO: &[Io] = &[
@@ -104,17 +117,16 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
     let device = args.on.open(run)?;
     let inputs = Inputs::load(request, run.provenance(), device.kind())?;
     let record = args.out.join("model.toml");
-    if run.up_to_date::<Model>(&record, &inputs.provenance) {
+    // Held to the end: the folder is this training's.
+    let Some(model) = run.begin_unless_held::<Model>(&record, &inputs.provenance)? else {
         return Ok(());
-    }
+    };
     let (train, validation) = (inputs.fold.train.len(), inputs.fold.validation.len());
     run.info(format!(
         "{} fold {}: {train} cases to train on, {validation} to validate on",
         args.configuration, args.fold
     ));
-    // Asked now, not after the first epoch.
-    drop(Commit::begin(&record)?);
-    let mut trainer = Trainer::new(run, &inputs, &device, request.seed, &args.out)?;
+    let mut trainer = Trainer::new(run, &inputs, &device, request.seed, (&args.out, model))?;
     let outcome = trainer.train()?;
     let mut validation_dice = Vec::new();
     if request.validate && validation > 0 {

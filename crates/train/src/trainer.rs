@@ -1,7 +1,7 @@
 //! The loop over epochs.
 
 use crate::batches::Batches;
-use crate::checkpoint::{self, Checkpoint, Position, state_name};
+use crate::checkpoint::{self, Checkpoint, Position};
 use crate::feed::{Feed, Taken};
 use crate::schedule::Verdict;
 use crate::{Inputs, Schedule, ScheduleState, progress};
@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 
 /// A checkpoint is written after each epoch, and within one at least this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+
+/// How often a checkpoint is tried to be written that a training must not end without.
+const SAVE_ATTEMPTS: usize = 4;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// Curves and history of a training under way.
 const LIVE_PROGRESS: &str = "checkpoint_progress.png";
@@ -38,6 +42,8 @@ pub struct Trainer<'a> {
     run: &'a Run,
     inputs: &'a Inputs,
     out: &'a Path,
+    /// The model to be, and the lock on its folder.
+    model: Commit,
     device: Device,
     net: UNet,
     optimiser: Optimiser,
@@ -50,6 +56,10 @@ pub struct Trainer<'a> {
     loss_sum: f64,
     ended_by: String,
     last_save: Instant,
+    /// The state that `checkpoint.toml` names, if there is one.
+    saved: String,
+    /// The last attempt to save failed.
+    unsaved: bool,
 }
 
 fn net_error(error: net::Error) -> Error {
@@ -57,7 +67,7 @@ fn net_error(error: net::Error) -> Error {
 }
 
 impl<'a> Trainer<'a> {
-    /// A new training, or the one that `out`'s checkpoint holds.
+    /// A new training, or the one that `out`'s checkpoint holds; `model` is `out`'s `model.toml`.
     ///
     /// # Errors
     /// If the checkpoint is broken or belongs to another training.
@@ -66,7 +76,7 @@ impl<'a> Trainer<'a> {
         inputs: &'a Inputs,
         device: &Device,
         seed: u64,
-        out: &'a Path,
+        (out, model): (&'a Path, Commit),
     ) -> Result<Self, Error> {
         let recipe = &inputs.plan.recipe;
         let mut net = UNet::new(&inputs.configuration.network, device).map_err(net_error)?;
@@ -80,6 +90,7 @@ impl<'a> Trainer<'a> {
             run,
             inputs,
             out,
+            model,
             device: device.clone(),
             net,
             optimiser: optimiser(&recipe.optimiser),
@@ -98,6 +109,8 @@ impl<'a> Trainer<'a> {
             loss_sum: 0.0,
             ended_by: String::new(),
             last_save: Instant::now(),
+            saved: String::new(),
+            unsaved: false,
         };
         if !run.force() {
             trainer.resume()?;
@@ -126,6 +139,7 @@ impl<'a> Trainer<'a> {
             .hint("give another --out, or --force to start again from epoch 0"));
         }
         checkpoint::tidy(self.out, &at.state);
+        self.saved.clone_from(&at.state);
         let (mut weights, mut moments) = (Named::new(), Named::new());
         for (name, array) in arrays {
             match name.split_once('/') {
@@ -150,7 +164,34 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), Error> {
+    /// Saves a checkpoint that isn't the last chance to: a full disk is warned of, and the one before stays.
+    fn save_or_warn(&mut self) -> Result<(), Error> {
+        let written = self.save()?;
+        self.warn_of(written, "the checkpoint before stays until the next is written");
+        Ok(())
+    }
+
+    /// A warning of what couldn't be written and can wait.
+    fn warn_of(&self, written: artifact::Result<()>, meanwhile: &str) {
+        if let Err(error) = written {
+            self.run.warn(format!("{error}; {meanwhile}"));
+        }
+    }
+
+    /// Saves a checkpoint that the training can't end without.
+    fn save_or_fail(&mut self) -> Result<(), Error> {
+        for _ in 1..SAVE_ATTEMPTS {
+            match self.save()? {
+                Ok(()) => return Ok(()),
+                Err(error) => self.run.warn(format!("{error}; trying again")),
+            }
+            std::thread::sleep(BETWEEN_ATTEMPTS);
+        }
+        Ok(self.save()?.map_err(|e| e.hint("the checkpoint before is still there"))?)
+    }
+
+    /// The inner result says whether the files could be written.
+    fn save(&mut self) -> Result<artifact::Result<()>, Error> {
         let mut arrays = Named::new();
         let weights = self.net.parameters().map_err(net_error)?;
         arrays.extend(weights.into_iter().map(|(n, a)| (format!("weights/{n}"), a)));
@@ -158,7 +199,7 @@ impl<'a> Trainer<'a> {
         arrays.extend(state.into_iter().map(|(n, a)| (format!("optimiser/{n}"), a)));
         let position = Position {
             training: self.inputs.training.clone(),
-            state: state_name(self.epochs.len(), self.iteration),
+            state: String::new(),
             epoch: self.epochs.len(),
             iteration: self.iteration,
             loss_sum: self.loss_sum,
@@ -170,9 +211,11 @@ impl<'a> Trainer<'a> {
             schedule: self.state.clone(),
             epochs: self.epochs.clone(),
         };
-        checkpoint::save(self.out, &self.run.provenance(), &checkpoint, &arrays)?;
+        let made = self.run.provenance();
+        let written = checkpoint::save(&self.model, self.out, &made, checkpoint, &arrays);
         self.last_save = Instant::now();
-        Ok(())
+        self.unsaved = written.is_err();
+        Ok(written.map(|name| self.saved = name))
     }
 
     /// Trains to the end.
@@ -202,6 +245,9 @@ impl<'a> Trainer<'a> {
             })?;
             let share = waited.as_secs_f64() / begun.elapsed().as_secs_f64();
             self.finish_epoch(validation.as_mut(), epoch, begun, share)?;
+        }
+        if self.unsaved {
+            self.save_or_fail()?;
         }
         if self.ended_by.is_empty() {
             self.ended_by = "epochs".into();
@@ -259,7 +305,7 @@ impl<'a> Trainer<'a> {
             bar.add(1);
             self.stop_here()?;
             if self.last_save.elapsed() > CHECKPOINT_EVERY {
-                self.save()?;
+                self.save_or_warn()?;
             }
         }
         Ok(())
@@ -308,7 +354,7 @@ impl<'a> Trainer<'a> {
         if !self.run.stop_requested() {
             return Ok(());
         }
-        self.save()?;
+        self.save_or_fail()?;
         let at = format!("at epoch {}, iteration {}", self.epochs.len(), self.iteration);
         Err(Error::stopped(at).hint("the same command continues from here"))
     }
@@ -343,10 +389,17 @@ impl<'a> Trainer<'a> {
         if verdict == Verdict::Plateau {
             self.ended_by = "plateau".into();
         }
-        self.save()?;
+        self.save_or_warn()?;
+        let history = self.history()?;
         // Not the names of the finished model's files: an earlier model in this folder stays whole until the end.
-        Commit::file(&self.out.join(LIVE_PROGRESS), &self.curves())?;
-        Commit::file(&self.out.join(LIVE_HISTORY), self.history()?.as_bytes())?;
+        let live = self
+            .model
+            .file_beside(LIVE_PROGRESS, &self.curves())
+            .and_then(|()| self.model.file_beside(LIVE_HISTORY, history.as_bytes()));
+        self.warn_of(
+            live,
+            "it shows how the training goes, and is written again after the next epoch",
+        );
         self.run.info(self.epoch_line(begun.elapsed(), waited));
         Ok(())
     }
@@ -425,16 +478,17 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// If it can't be written.
     pub fn finish(self, info: ModelInfo) -> Result<(), Error> {
-        let mut commit = Commit::begin(&self.out.join("model.toml"))?;
+        let (curves, history) = (self.curves(), self.history()?);
+        let mut commit = self.model;
         commit.bytes(model::WEIGHTS, &npz::encode(&self.net.parameters().map_err(net_error)?))?;
         commit.bytes(model::PLAN, &self.inputs.plan_bytes)?;
-        commit.bytes(model::HISTORY, self.history()?.as_bytes())?;
-        commit.bytes(model::PROGRESS, &self.curves())?;
-        commit.finish(&self.inputs.provenance, &Model { model: info })?;
-        for live in [LIVE_PROGRESS, LIVE_HISTORY] {
-            let _ = std::fs::remove_file(self.out.join(live));
-        }
-        Ok(())
+        commit.bytes(model::HISTORY, history.as_bytes())?;
+        commit.bytes(model::PROGRESS, &curves)?;
+        // Once more: the last chance for what couldn't be removed.
+        checkpoint::tidy(self.out, &self.saved);
+        commit.without(LIVE_PROGRESS);
+        commit.without(LIVE_HISTORY);
+        Ok(commit.finish(&self.inputs.provenance, &Model { model: info })?)
     }
 }
 

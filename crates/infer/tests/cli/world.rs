@@ -211,7 +211,7 @@ impl World {
         let rules = plan.preprocessing_hash(configuration).unwrap();
         let provenance = Provenance::default().input("plan", rules);
         let record = self.path(folder).join(id).join("case.toml");
-        preprocess::write_case(&record, &made, &provenance).unwrap();
+        preprocess::write_case(Commit::begin(&record).unwrap(), &made, &provenance).unwrap();
     }
 
     /// Runs the program in the folder.

@@ -7,7 +7,7 @@ use artifact::{Commit, Record, hash_file};
 use net::checkpoint::{self, Checkpoint};
 use net::{Cpu, Device, UNet, weights};
 use serde_json::Value;
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::path::{Path, PathBuf};
 
 /// `nnu-net import`.
@@ -68,6 +68,45 @@ pub struct Export {
     #[command(flatten)]
     pub common: Common,
 }
+
+impl Import {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default()
+            .reads("--checkpoint", [&self.checkpoint])
+            .reads("--plan", &self.plan)
+            .file("--out", &self.out);
+        if let Some(folder) = &self.model {
+            files = files.record::<Model, _>("--model", [folder.join(MODEL[0])]);
+            files = files.sibling("--model", MODEL[1..].iter().map(|name| folder.join(name)));
+        }
+        if let Some(folder) = &self.extract {
+            for name in CARRIED {
+                files = files.file("--extract", [folder.join(name)]);
+            }
+        }
+        files
+    }
+}
+
+impl Export {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        let model = |folder: &PathBuf| MODEL.map(|name| folder.join(name));
+        Files::default()
+            .reads("--model", self.model.iter().flat_map(model))
+            .reads("--weights", &self.weights)
+            .reads("--plan", &self.plan)
+            .reads("--plans", [&self.plans])
+            .reads("--dataset-json", [&self.dataset_json])
+            .file("--out", [&self.out])
+    }
+}
+
+/// The files of a model.
+const MODEL: [&str; 5] = ["model.toml", WEIGHTS, PLAN, HISTORY, PROGRESS];
+/// What a checkpoint carries.
+const CARRIED: [&str; 2] = ["plans.json", "dataset.json"];
 
 fn configuration<'a>(path: &Path, plan: &'a Plan, name: &str) -> Result<&'a Configuration> {
     Ok(plan.configuration(name).map_err(|e| artifact::Error::input(path, e))?)
@@ -160,14 +199,13 @@ fn write_model(
         .option("mirror_axes", option(&found.mirror_axes))
         .input("plan", hash_file(plan_path)?);
     let record = folder.join("model.toml");
-    // Of a model that was trained here before: an imported one has no history.
-    for name in [HISTORY, PROGRESS] {
-        let _ = std::fs::remove_file(folder.join(name));
-    }
-    if run.up_to_date::<Model>(&record, &provenance) {
+    // A training that is under way here takes days.
+    let Some(mut commit) = run.begin_unless_held::<Model>(&record, &provenance)? else {
         return Ok(());
-    }
-    let mut commit = Commit::begin(&record)?;
+    };
+    // Of a model that was trained here before: an imported one has no history.
+    commit.without(HISTORY);
+    commit.without(PROGRESS);
     commit.bytes(WEIGHTS, &weights::to_npz(&found.parameters))?;
     commit.bytes(PLAN, plan)?;
     let model = ModelInfo {
@@ -186,7 +224,7 @@ fn write_model(
 
 fn extract(path: &Path, folder: &Path, run: &Run) -> Result<()> {
     let carried = checkpoint::carried(path)?;
-    for (name, value) in [("plans.json", &carried.plans), ("dataset.json", &carried.dataset)] {
+    for (name, value) in CARRIED.into_iter().zip([&carried.plans, &carried.dataset]) {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))?;
         let to = folder.join(name);
         Commit::file(&to, format!("{text}\n").as_bytes())?;

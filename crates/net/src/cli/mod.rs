@@ -8,7 +8,7 @@ use artifact::plan::{Encoder, Network, Plan};
 use clap::{Parser, Subcommand};
 pub use exchange::{Export, Import, export, import};
 use net::DeviceArgs;
-use stage::{Common, Error, Result, Seed};
+use stage::{Common, Error, Files, Result, Seed};
 use std::path::PathBuf;
 pub use tasks::{bench, describe, forward, init};
 
@@ -57,6 +57,22 @@ impl stage::Command for Args {
             Task::Bench(args) => &args.common,
             Task::Import(args) => &args.common,
             Task::Export(args) => &args.common,
+        }
+    }
+
+    fn files(&self) -> Files {
+        let files = Files::default();
+        match &self.command {
+            Task::Describe(args) => files.reads("--plan", &args.which.plan),
+            Task::Bench(args) => files.reads("--plan", &args.which.plan),
+            Task::Init(args) => files.reads("--plan", &args.which.plan).file("--out", [&args.out]),
+            Task::Forward(args) => files
+                .reads("--plan", &args.which.plan)
+                .reads("--weights", [&args.weights])
+                .reads("--image", [&args.image])
+                .file("--out", [&args.out]),
+            Task::Import(args) => args.files(),
+            Task::Export(args) => args.files(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `nnu-postprocess apply`.
 
-use super::{each_case, ending_of, same_folder, write_prediction};
+use super::{each_case, ending_of, write_prediction};
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::{self, Found, Prediction};
-use artifact::{Commit, Record, hash_file};
+use artifact::{Record, hash_file};
 use postprocess::scheme::Scheme;
 use postprocess::{files, largest};
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Files, Result, Run};
 use std::path::PathBuf;
 
 /// Flags of `apply`.
@@ -25,14 +25,21 @@ pub struct Args {
     pub common: Common,
 }
 
+impl Args {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        Files::default()
+            .reads("--predictions", [&self.predictions])
+            .reads("--postprocessing", [&self.postprocessing])
+            .folder("--out", [&self.out])
+    }
+}
+
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let rules = Record::<Postprocessing>::load(&args.postprocessing)?.body;
     let scheme = Scheme::of_rules(&rules);
     let hash = hash_file(&args.postprocessing)?;
     let predictions = files::find(&args.predictions)?;
-    if same_folder(&args.predictions, &args.out) {
-        return Err(Error::usage("--out is the folder of --predictions, expected another one"));
-    }
     if let Some(found) = files::recorded_scheme(&predictions)?.filter(|s| !s.fits(&scheme)) {
         let source = &args.postprocessing;
         return Err(files::disagree(&args.predictions, &found, &scheme, source).into());
@@ -75,10 +82,7 @@ fn apply(
         .provenance()
         .input("--postprocessing", hash)
         .input("--predictions", files::hash_predictions(std::slice::from_ref(found))?);
-    if run.up_to_date::<Prediction>(&record, &provenance) {
-        return Ok(None);
-    }
-    let commit = Commit::begin(&record)?;
+    let Some(commit) = run.begin::<Prediction>(&record, &provenance)? else { return Ok(None) };
     let volume = files::read_map(&found.segmentation)?;
     let mut classes =
         prediction::class_indices(&found.segmentation, &volume, &scheme.labels, None)?;

@@ -1,6 +1,6 @@
 //! `nnu-postprocess ensemble`.
 
-use super::{each_case, ending_of, other_grid, same_folder, write_prediction};
+use super::{each_case, ending_of, other_grid, write_prediction};
 use artifact::image::{self, Geometry};
 use artifact::prediction::{Found, PROBABILITIES, Prediction};
 use artifact::{Commit, Provenance, Record, npy};
@@ -9,7 +9,7 @@ use postprocess::average::Members;
 use postprocess::decision::Rule;
 use postprocess::files;
 use postprocess::scheme::Scheme;
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,13 @@ pub struct Args {
     pub common: Common,
 }
 
+impl Args {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        Files::default().reads("--predictions", &self.predictions).folder("--out", [&self.out])
+    }
+}
+
 /// One case of every folder.
 struct Case {
     id: String,
@@ -38,9 +45,6 @@ struct Case {
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     if args.predictions.len() < 2 {
         return Err(Error::usage("--predictions is given once, expected at least two folders"));
-    }
-    if args.predictions.iter().any(|folder| same_folder(folder, &args.out)) {
-        return Err(Error::usage("--out is a folder of --predictions, expected another one"));
     }
     let cases = cases(&args.predictions)?;
     each_case(run, "cases", &cases, |case| {
@@ -84,19 +88,15 @@ fn ensemble(args: &Args, run: &Run, case: &Case) -> Result<()> {
         let hash = files::hash_probabilities(std::slice::from_ref(member))?;
         provenance = provenance.input("--predictions", hash);
     }
-    if run.up_to_date::<Prediction>(&out, &provenance) {
-        return Ok(());
+    let Some(mut commit) = run.begin::<Prediction>(&out, &provenance)? else { return Ok(()) };
+    if !args.probabilities {
+        // An earlier call's would not be this record's.
+        commit.without(PROBABILITIES);
     }
-    let commit = Commit::begin(&out)?;
     let members = Members::open(&paths, scheme.outputs(), geometry.shape)?;
     let ending = ending_of(&case.members[0].segmentation);
     let of = (case.id.as_str(), &scheme);
-    write(args.probabilities, commit, &provenance, of, &members, &geometry, ending)?;
-    if !args.probabilities {
-        // An earlier call's: it isn't this record's any more.
-        let _ = std::fs::remove_file(out.with_file_name(PROBABILITIES));
-    }
-    Ok(())
+    write(args.probabilities, commit, &provenance, of, &members, &geometry, ending)
 }
 
 fn write(

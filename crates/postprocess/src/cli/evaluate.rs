@@ -12,7 +12,7 @@ use postprocess::overlay::{self, Entry, Scene};
 use postprocess::scheme::Scheme;
 use postprocess::score::{Counts, Side, labels_found, summarise, voxel_ml};
 use postprocess::{files, table};
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,21 @@ pub struct Args {
     pub common: Common,
 }
 
+impl Args {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        Files::default()
+            .reads("--predictions", &self.predictions)
+            .reads("--labels", [&self.labels])
+            .reads("--plan", &self.plan)
+            .reads("--splits", &self.splits)
+            .reads("--images", &self.images)
+            .folder("--overlays", &self.overlays)
+            .record::<Summary, _>("--out", [&self.out])
+            .sibling("the .csv beside --out", [self.out.with_extension("csv")])
+    }
+}
+
 /// One case: where everything is.
 struct Case {
     id: String,
@@ -61,11 +76,18 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let cases = pair(args, &predictions, run)?;
     let scheme = scheme(args, &predictions)?;
     let provenance = provenance(args, &predictions, &cases, run)?;
-    let pictures_there = cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
-    if pictures_there && run.up_to_date::<Summary>(&args.out, &provenance) {
-        return print(&Record::<Summary>::load(&args.out)?.body);
+    let pictures_there =
+        || cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
+    let done = || pictures_there() && run.up_to_date::<Summary>(&args.out, &provenance);
+    let show = || print(&Record::<Summary>::load(&args.out)?.body);
+    if done() {
+        return show();
     }
     let mut commit = Commit::begin(&args.out)?;
+    // Another program may have made it meanwhile.
+    if done() {
+        return show();
+    }
     let counted = each_case(run, "cases", &cases, |case| evaluate(case, scheme.as_ref()))?;
     let scheme = scheme
         .unwrap_or_else(|| Scheme::plain(labels_found(counted.iter().map(|(counts, _)| counts))));

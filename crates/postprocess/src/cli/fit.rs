@@ -5,11 +5,11 @@ use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Found;
 use artifact::recipe::PostprocessingRule;
-use artifact::{Commit, Record, hash_file};
+use artifact::{Record, hash_file};
 use postprocess::files;
 use postprocess::fit::{Evidence, Trial, examine, fit};
 use postprocess::scheme::Scheme;
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,17 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Args {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        Files::default()
+            .reads("--labels", [&self.labels])
+            .reads("--predictions", &self.predictions)
+            .reads("--plan", [&self.plan])
+            .record::<Postprocessing, _>("--out", [&self.out])
+    }
 }
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
@@ -60,7 +71,9 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
             "no --predictions: whether the Dice falls is not known; deciding by the labels alone",
         );
     }
-    let commit = Commit::begin(&args.out)?;
+    let Some(commit) = run.begin::<Postprocessing>(&args.out, &provenance)? else {
+        return Ok(());
+    };
     let decision = fit(&scheme, rules, &mut |trials| {
         each_case(run, "cases", &references, |(case, path)| {
             look(&scheme, path, predictions.get(case).map(|p| p.segmentation.as_path()), trials)

@@ -14,9 +14,10 @@ use clap::{Parser, Subcommand};
 use ndarray::Array3;
 use postprocess::files;
 use postprocess::scheme::Scheme;
-use rayon::prelude::*;
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Score predictions, average them, select the best configuration, decide on postprocessing, and apply it.
 #[derive(Debug, Parser)]
@@ -59,6 +60,16 @@ impl stage::Command for Args {
             Task::Select(args) => &args.common,
             Task::Fit(args) => &args.common,
             Task::Apply(args) => &args.common,
+        }
+    }
+
+    fn files(&self) -> Files {
+        match &self.command {
+            Task::Evaluate(args) => args.files(),
+            Task::Ensemble(args) => args.files(),
+            Task::Select(args) => args.files(),
+            Task::Fit(args) => args.files(),
+            Task::Apply(args) => args.files(),
         }
     }
 }
@@ -131,12 +142,10 @@ fn ending_of(path: &Path) -> &'static str {
     image::split_ending(&name).map_or(".nii.gz", |(_, ending)| ending)
 }
 
-/// Whether two paths are the same folder.
-fn same_folder(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-}
-
 /// Runs `work` on every case, in parallel; a failed case doesn't stop the others. Results in the order of `cases`.
+///
+/// Its threads are none of rayon's: one of those, while it waits for a part of its case, could begin another case, and
+/// with one output locked wait for the next, as perhaps another program does in the other order.
 ///
 /// # Errors
 /// If any failed: each is reported; the last line counts them.
@@ -147,15 +156,25 @@ fn each_case<C: Sync, R: Send>(
     work: impl Fn(&C) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let progress = run.progress(doing, cases.len());
-    let results: Vec<Result<R>> = cases
-        .par_iter()
-        .map(|case| {
-            run.check_stop()?;
-            let result = work(case);
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<R>>>> = cases.iter().map(|_| Mutex::new(None)).collect();
+    let one = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(index) else { return };
+            let result = run.check_stop().and_then(|()| work(case));
+            *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             progress.add(1);
-            result
-        })
-        .collect();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..cases.len().min(run.threads()) {
+            scope.spawn(one);
+        }
+    });
+    let all = results.into_iter();
+    let all = all.filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let results: Vec<Result<R>> = all.collect();
     drop(progress);
     run.check_stop()?;
     let failed = results.iter().filter(|r| r.is_err()).count();

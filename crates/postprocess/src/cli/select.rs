@@ -15,7 +15,7 @@ use postprocess::fit::{Evidence, Trial, examine};
 use postprocess::scheme::Scheme;
 use postprocess::score::{Counts, Overlap, mean, mean_dice};
 use postprocess::{files, select};
-use stage::{Common, Error, Result, Run};
+use stage::{Common, Error, Files, Result, Run};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,22 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Args {
+    /// What is read and what is written.
+    pub fn files(&self) -> Files {
+        let mut files = Files::default();
+        for candidate in &self.candidate {
+            files = files.reads("--candidate", &candidate.folders);
+        }
+        files
+            .reads("--plan", [&self.plan])
+            .reads("--labels", [&self.labels])
+            .reads("--splits", [&self.splits])
+            .reads("--models", [&self.models])
+            .record::<Selection, _>("--out", [&self.out])
+    }
 }
 
 /// What everything below looks at.

@@ -7,7 +7,7 @@ mod tree;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use stage::{Common, Error, Io, Result};
+use stage::{Common, Error, Files, Io, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +56,11 @@ impl stage::Command for Args {
             Task::Show { common, .. } | Task::Verify { common, .. } => common,
             Task::Diff(args) => &args.common,
         }
+    }
+
+    /// Nothing is written.
+    fn files(&self) -> Files {
+        Files::default()
     }
 }
 
