@@ -305,34 +305,39 @@ impl Plan {
         Ok(self.configuration(name)?.cases_from.as_deref().unwrap_or(name))
     }
 
-    /// Hash of everything that decides what preprocessing writes for a configuration, and of nothing else: changing
-    /// the length of a training doesn't make cases stale.
+    /// Hash of everything that decides what preprocessing writes for a configuration, and of nothing else: neither the
+    /// length of a training nor a name nor a number that its rules don't use makes cases stale.
     ///
     /// # Errors
     /// As [`Self::configuration`].
     pub fn preprocessing_hash(&self, configuration: &str) -> Result<String, String> {
         #[derive(Serialize)]
         struct Decisive<'a> {
-            spacing_mm: [f64; 3],
-            keep_slice_distance: bool,
+            spacing_mm: &'a [f64],
             transpose: [usize; 3],
-            channels: &'a [Channel],
-            labels: &'a [Label],
-            #[serde(skip_serializing_if = "<[Region]>::is_empty")]
-            regions: &'a [Region],
+            normalisations: Vec<(Normalisation, Vec<f64>)>,
+            labels: Vec<i32>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            regions: Vec<&'a [i32]>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            ignore: Option<&'a Label>,
+            ignore: Option<i32>,
             rules: &'a crate::recipe::Preprocessing,
         }
         let c = self.configuration(configuration)?;
+        // Only CT is normalised by the data set's intensities.
+        let normalisation = |channel: &Channel| {
+            let (ct, v) = (channel.normalisation == Normalisation::Ct, &channel.intensity);
+            let numbers = [v.percentile_00_5, v.percentile_99_5, v.mean, v.sd];
+            (channel.normalisation, if ct { numbers.to_vec() } else { Vec::new() })
+        };
         let decisive = Decisive {
-            spacing_mm: c.spacing_mm,
-            keep_slice_distance: c.keep_slice_distance,
+            // Where slices keep their distance, the first number is nobody's.
+            spacing_mm: &c.spacing_mm[usize::from(c.keep_slice_distance)..],
             transpose: self.geometry.transpose,
-            channels: &self.channels,
-            labels: &self.labels,
-            regions: &self.regions,
-            ignore: self.ignore.as_ref(),
+            normalisations: self.channels.iter().map(normalisation).collect(),
+            labels: self.labels.iter().map(|label| label.value).collect(),
+            regions: self.regions.iter().map(|region| region.values.as_slice()).collect(),
+            ignore: self.ignore.as_ref().map(|label| label.value),
             rules: &self.recipe.preprocessing,
         };
         let text = toml::to_string(&decisive).map_err(|e| e.to_string())?;
