@@ -69,6 +69,16 @@ pub struct Placement {
     pub aim: Aim,
 }
 
+/// Refuses a batch, f32 images and i16 labels, for which the machine hasn't the memory.
+fn admit(configuration: &Configuration) -> Result<(), Error> {
+    let voxels = configuration.patch_shape.iter().map(|&edge| edge as f64).product::<f64>();
+    let each = (4 * configuration.network.input_channels + 2) as f64;
+    stage::memory::require(configuration.batch_size as f64 * voxels * each).map_err(|e| {
+        Error::input(format!("a batch {}", e.message))
+            .hint("plan again with a smaller batch_size or patch_shape, or use a larger machine")
+    })
+}
+
 impl Loader {
     /// A loader over labelled cases of one configuration. For the second stage of a cascade,
     /// [`Self::with_previous`] completes it.
@@ -85,6 +95,7 @@ impl Loader {
         let channels = check_cases(&cases, configuration)?;
         let augmentation = &recipe.augmentation;
         check_augmentation(augmentation)?;
+        admit(configuration)?;
         let mirror_axes = |case: &OpenCase| {
             let original = &case.record.body.original;
             original.mirror_axes(&augmentation.mirror_axes, &augmentation.never_mirror)

@@ -15,6 +15,9 @@ pub enum Error {
     /// A card failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// The machine hasn't the memory: what is needed and what is there.
+    #[error("the network {0}")]
+    Memory(String),
     /// A batch in a card's memory, for a network that isn't there.
     #[error("a batch on a card was given to a network on the CPU")]
     NotOnCard,
@@ -62,6 +65,10 @@ pub enum Error {
 
 impl From<Error> for stage::Error {
     fn from(error: Error) -> Self {
-        Self::failed(error.to_string())
+        match error {
+            Error::Memory(_) => Self::input(error.to_string())
+                .hint("plan again with a smaller planning.gpu_memory_gib, or use a larger machine"),
+            error => Self::failed(error.to_string()),
+        }
     }
 }

@@ -263,6 +263,31 @@ fn impossible_inputs_are_refused_in_one_line() {
     assert!(UNet::new(&flat, &Device::Cpu(Cpu::detect())).is_err());
 }
 
+/// Within a plan's bounds, but beyond any machine's memory: said before any of it is taken.
+#[test]
+fn memory_that_no_machine_has_is_refused_before_it_is_taken() {
+    let device = Device::Cpu(Cpu::detect());
+    let wide = Network {
+        features: vec![8192; 3],
+        encoder_convs: vec![64; 3],
+        decoder_convs: vec![64; 2],
+        ..network()
+    };
+    let error = UNet::new(&wide, &device).unwrap_err();
+    assert!(matches!(error, Error::Memory(_)), "{error}");
+    let line = error.to_string();
+    assert!(line.starts_with("the network needs about ") && line.contains("GiB"), "{line}");
+    // Eight of the largest batches a plan may have.
+    let mut net = UNet::new(&network(), &device).unwrap();
+    let error = net.reserve_training(1 << 14, [128; 3]).unwrap_err();
+    assert!(matches!(error, Error::Memory(_)), "{error}");
+    assert_eq!(stage::Error::from(error).exit, stage::Exit::Input);
+    // What was there before still works.
+    net.initialise(1).unwrap();
+    let (image, _) = data();
+    net.forward(image.view()).unwrap();
+}
+
 #[test]
 fn shapes_can_change_between_calls() {
     let device = Device::Cpu(Cpu::detect());

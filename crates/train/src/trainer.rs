@@ -63,7 +63,7 @@ pub struct Trainer<'a> {
 }
 
 fn net_error(error: net::Error) -> Error {
-    Error::failed(error.to_string())
+    error.into()
 }
 
 impl<'a> Trainer<'a> {
@@ -83,7 +83,7 @@ impl<'a> Trainer<'a> {
         net.initialise(seed).map_err(net_error)?;
         let configuration = &inputs.configuration;
         net.reserve_training(configuration.batch_size, configuration.patch_shape)
-            .map_err(|e| Error::failed(e.to_string()))?;
+            .map_err(net_error)?;
         let schedule = Schedule::new(&recipe.schedule, recipe.optimiser.learning_rate);
         let state = schedule.begin();
         let mut trainer = Self {

@@ -26,7 +26,7 @@ pub fn describe(args: &Describe, run: &Run) -> Result<()> {
 pub fn init(args: &Init, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
     let device = Device::Cpu(Cpu::detect());
-    let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
+    let mut net = UNet::new(&chosen.network, &device)?;
     net.initialise(args.seed.seed).map_err(failed)?;
     Commit::file(&args.out, &weights::to_npz(&net.parameters().map_err(failed)?))?;
     run.info(format!("wrote {}", args.out.display()));
@@ -37,7 +37,7 @@ pub fn init(args: &Init, run: &Run) -> Result<()> {
 pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
     let device = args.on.open(run)?;
-    let mut net = UNet::new(&chosen.network, &device).map_err(failed)?;
+    let mut net = UNet::new(&chosen.network, &device)?;
     let named = weights::read(&args.weights, &chosen.network)?;
     let at =
         |path: &std::path::Path, e: net::Error| Error::input(format!("{}: {e}", path.display()));
@@ -58,7 +58,7 @@ pub fn bench(args: &Bench, run: &Run) -> Result<()> {
         OptimiserKind::Sgd => Update::Sgd,
     };
     let options = BenchOptions { batch, patch, repetitions: args.repetitions, update };
-    let t = net::bench(&network, &device, &options).map_err(failed)?;
+    let t = net::bench(&network, &device, &options)?;
     for (what, seconds, flops) in [
         ("training iteration", t.training, t.training_flops),
         ("forward", t.forward, t.forward_flops),

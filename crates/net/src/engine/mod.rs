@@ -42,6 +42,14 @@ pub(crate) trait Engine: Debug {
     /// Work that was recorded.
     type Recording: Debug + Default;
 
+    /// Refuses what the machine hasn't the memory for, before any of it is taken: an allocation that fails would end the
+    /// process. A card says so itself.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    fn admit(&self, bytes: u64) -> Result<(), Error> {
+        stage::memory::require(bytes as f64).map_err(|e| Error::Memory(e.message))
+    }
     /// Parameters of a network, all zero.
     fn weights(&self, topology: &Topology) -> Result<Self::Weights, Error>;
     /// Copies them to the host, in the topology's order.

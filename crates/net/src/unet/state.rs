@@ -29,6 +29,8 @@ pub(super) struct State<E: Engine> {
 impl<E: Engine> State<E> {
     /// All parameters zero but the norms' scales, which are one.
     pub(super) fn new(spec: &Network, topology: Topology, engine: E) -> Result<Self, Error> {
+        // As they are read, and as the engine keeps them.
+        engine.admit(8 * topology.len() as u64)?;
         let mut values = vec![0.0; topology.len()];
         for layer in &topology.layers {
             values[layer.gamma.clone()].fill(1.0);
@@ -274,6 +276,8 @@ fn prepare<'a, E: Engine>(
             drop(old);
             let topology = &passes.topology;
             let plan = Plan::new(spec, topology, batch, patch, training);
+            let parameters = passes.engine.parameter_bytes(topology, training) as u64;
+            passes.engine.admit(plan.bytes(&passes.engine, topology) + parameters)?;
             Ok(place.insert(plan.allocate(&passes.engine, topology)?))
         }
     }
