@@ -40,7 +40,10 @@ pub(crate) fn plan(
 impl Planner<'_> {
     fn configurations(&self) -> BTreeMap<String, Configuration> {
         let target = geometry::target_spacing(&self.grids, self.planning.target_spacing_percentile);
-        let mut all = BTreeMap::from([(SLICES.to_string(), self.slices(target))]);
+        let mut all = BTreeMap::new();
+        if let Some(slices) = self.slices(target) {
+            all.insert(SLICES.into(), slices);
+        }
         if self.median_shape(target)[0] == 1 {
             return all;
         }
@@ -55,9 +58,13 @@ impl Planner<'_> {
         all
     }
 
-    fn slices(&self, target: [f64; 3]) -> Configuration {
+    /// None where slices are of one voxel.
+    fn slices(&self, target: [f64; 3]) -> Option<Configuration> {
         let spacing_mm = self.spacing(SLICES, target);
         let [_, rows, columns] = self.median_shape(spacing_mm);
+        if [rows, columns] == [1, 1] {
+            return None;
+        }
         // Slices keep their distance, so the third edge is the number of slices as stored.
         let slices = geometry::median(self.grids.iter().map(|g| g.shape[0] as f64));
         let median_shape = [slices.round_ties_even() as usize, rows, columns];
@@ -65,7 +72,7 @@ impl Planner<'_> {
         let patch = self.fixed.patch_shape.get(SLICES).copied();
         let patch_shape =
             patch.unwrap_or_else(|| topology::patch([1, rows, columns], self.planning, &budget));
-        Configuration {
+        Some(Configuration {
             spacing_mm,
             keep_slice_distance: true,
             median_shape: median_shape.map(|edge| edge as f64),
@@ -75,7 +82,7 @@ impl Planner<'_> {
             cases_from: None,
             previous_stage: None,
             network: self.network(patch_shape, self.measured.channels.len(), &budget),
-        }
+        })
     }
 
     fn volumes(

@@ -30,6 +30,9 @@ pub(crate) fn plan(args: &Args, run: &Run) -> Result<()> {
     let input = input(args, fingerprint, run)?;
     let recipe_hash = hash_bytes(recipe.document().to_string().as_bytes());
     let (plan, text) = command::assemble(input.measured, recipe.clone(), &settings)?;
+    if !plan.configurations.contains_key(plan::SLICES) {
+        run.warn("2d is not planned: a slice of the median case is one voxel");
+    }
     warn_of_weighting(&plan, &recipe, &settings, run)?;
     let splits = Folds::new(input.ids, args.folds())?;
     let made = args.plan_provenance(input.made.clone()).input("--recipe", recipe_hash);

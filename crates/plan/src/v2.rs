@@ -90,7 +90,10 @@ pub fn target_spacing(grids: &[Grid], planning: &V2Planning) -> [f64; 3] {
 
 impl Planner<'_> {
     fn configurations(&self, target: [f64; 3]) -> BTreeMap<String, Configuration> {
-        let mut all = BTreeMap::from([(SLICES.to_string(), self.slices(target))]);
+        let mut all = BTreeMap::new();
+        if let Some(slices) = self.slices(target) {
+            all.insert(SLICES.into(), slices);
+        }
         if geometry::median_shape(&self.grids, target)[0] == 1.0 {
             return all;
         }
@@ -107,19 +110,23 @@ impl Planner<'_> {
         all
     }
 
-    fn slices(&self, target: [f64; 3]) -> Configuration {
+    /// None where slices are of one voxel.
+    fn slices(&self, target: [f64; 3]) -> Option<Configuration> {
         let spacing_mm = self.spacing(SLICES, target);
         let median = geometry::median_shape(&self.grids, spacing_mm);
+        if median[1..] == [1.0, 1.0] {
+            return None;
+        }
         let dataset_voxels = self.dataset_voxels(voxels(median));
         let space = Space { axes: SLICE, spacing_mm, median, dataset_voxels };
         let planned = self.fit(&space, crate::given(&self.fixed.patch_shape, SLICES));
         // Slices keep their distance, so the third edge is the number of slices as stored.
         let slices = geometry::median(self.grids.iter().map(|g| g.shape[0] as f64));
-        Configuration {
+        Some(Configuration {
             keep_slice_distance: true,
             batch_dice: true,
             ..configuration(spacing_mm, [slices, median[1], median[2]], planned)
-        }
+        })
     }
 
     /// `median_voxels` may be those of an unrounded shape.

@@ -2,8 +2,10 @@
 
 mod support;
 
+use artifact::Kind;
 use artifact::plan::{Configuration, Encoder, Network, Plan};
 use artifact::recipe::{Planning, Recipe};
+use plan::recipe::Resolved;
 use plan::v2::memory::estimate;
 use plan::{Fixed, plan, plan_with};
 use support::{channel, fingerprint, recipe};
@@ -382,4 +384,50 @@ fn every_plan_is_valid_whatever_the_shape_and_the_memory() {
         }
     }
     assert!(planned > 9 * 9 * 6);
+}
+
+/// nnU-Net plans one stage for them, of which nothing can be trained; here similar axes are pooled once.
+#[test]
+fn cases_too_small_to_pool_get_two_stages_all_the_same() {
+    for name in ["paper", "v2", "v2-resenc", "v2-resenc-l"] {
+        for (shape, spacing, volumes, slices) in [
+            ([3, 4, 5], [1.0; 3], Some([4, 4, 6]), Some([1, 4, 6])),
+            ([7, 7, 7], [1.0; 3], Some([8, 8, 8]), Some([1, 8, 8])),
+            ([2, 2, 2], [1.0; 3], Some([2, 2, 2]), Some([1, 2, 2])),
+            ([1, 7, 7], [1.0; 3], None, Some([1, 8, 8])),
+            ([1, 1, 10], [1.0; 3], None, Some([1, 1, 10])),
+            ([5, 1, 1], [1.0; 3], None, Some([1, 6, 1])),
+        ] {
+            let data = fingerprint(shape, spacing, 4, 2);
+            let plan = plan(&data, &recipe(name));
+            plan.check().unwrap();
+            let patch = |name: &str| plan.configurations.get(name).map(|c| c.patch_shape);
+            let what = format!("{name} {shape:?}");
+            assert_eq!((patch("3d_fullres"), patch("2d")), (volumes, slices), "{what}");
+            for c in plan.configurations.values() {
+                let n = &c.network;
+                assert!(n.features.len() == 2 || name == "paper", "{what} {n:?}");
+                assert!(n.features.len() >= 2, "{what} {n:?}");
+                assert_eq!(n.kernels.last().unwrap().iter().max(), Some(&3), "{what}");
+            }
+        }
+    }
+    // Coarse axes stay as they are.
+    let plan = plan(&fingerprint([5, 7, 7], [4.0, 1.0, 1.0], 4, 2), &recipe("v2"));
+    let full = &plan.configurations["3d_fullres"];
+    assert_eq!((full.patch_shape, full.network.poolings()), ([5, 8, 8], [0, 1, 1]));
+}
+
+#[test]
+fn cases_of_one_voxel_are_refused() {
+    let data = fingerprint([1, 1, 1], [1.0; 3], 4, 2);
+    for name in ["paper", "v2"] {
+        let error =
+            plan::command::assemble(&data, Resolved::built_in(name).unwrap(), &[]).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the median case has [1.0, 1.0, 1.0] voxels at [1.0, 1.0, 1.0] mm and one voxel at the target spacing, expected two or more along an axis, for a U-Net to pool"
+        );
+        assert_eq!(error.exit, stage::Exit::Input);
+    }
 }

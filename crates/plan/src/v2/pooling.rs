@@ -20,6 +20,9 @@ impl Pooling {
     /// Of the axes that are still long enough, those are halved whose voxels are less than `similar_spacing_below` times
     /// coarser than the finest of them; one axis alone only while it has `min_edge_pooled_alone` voxels. A kernel becomes 3
     /// as soon as its axis is that similar to the finest of all, and stays 3; in the deepest stage all are 3.
+    ///
+    /// DEPARTURE: where that pools nothing, similar axes of two or more voxels are pooled once, so that there is a U-Net.
+    /// nnU-Net plans a network of one stage there, which has no output and can't be trained.
     pub fn new(
         axes: Range<usize>,
         spacing_mm: [f64; 3],
@@ -38,10 +41,21 @@ impl Pooling {
             let mut pooled: Vec<usize> = all.iter().copied().filter(long).collect();
             let limit = finest(&pooled, &spacing);
             pooled.retain(|&axis| spacing[axis] / limit < planning.similar_spacing_below);
-            match pooled[..] {
-                [] => break,
-                [axis] if left[axis] < planning.min_edge_pooled_alone as f64 => break,
-                _ => {}
+            let enough = match pooled[..] {
+                [] => false,
+                [axis] => left[axis] >= planning.min_edge_pooled_alone as f64,
+                _ => true,
+            };
+            if !enough {
+                if strides.len() > 1 {
+                    break;
+                }
+                pooled = all.iter().copied().filter(|&axis| left[axis] > 1.0).collect();
+                let limit = finest(&pooled, &spacing);
+                pooled.retain(|&axis| spacing[axis] / limit < planning.similar_spacing_below);
+                if pooled.is_empty() {
+                    break;
+                }
             }
             let limit = finest(&all, &spacing);
             for &axis in &all {
