@@ -17,6 +17,7 @@
 //! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
 
 pub mod batch;
+pub mod bounds;
 pub mod case;
 mod commit;
 pub mod crop;

@@ -4,6 +4,7 @@
 
 mod nnunet;
 
+use crate::bounds::{self, Rule};
 use crate::{Kind, Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -254,7 +255,8 @@ impl Network {
 
     /// Every patch edge must be a multiple of this.
     pub fn divisor(&self) -> [usize; 3] {
-        self.poolings().map(|n| 1 << n)
+        let shift = |n: usize| u32::try_from(n).ok().and_then(|n| 1usize.checked_shl(n));
+        self.poolings().map(|n| shift(n).unwrap_or(usize::MAX))
     }
 }
 
@@ -356,15 +358,69 @@ impl Kind for Plan {
         if sorted != [0, 1, 2] {
             return Err(format!("geometry.transpose = {t:?}, expected a permutation of [0, 1, 2]"));
         }
-        if self.channels.is_empty() {
-            return Err("channels is empty, expected at least one".into());
+        bounds::count("dataset.training_cases", self.dataset.training_cases, 0, bounds::MAX_COUNT)?;
+        bounds::entries("channels", self.channels.len(), 1, bounds::MAX_CHANNELS)?;
+        for (i, channel) in self.channels.iter().enumerate() {
+            channel.intensity.check().map_err(|e| format!("channels[{i}].intensity.{e}"))?;
+        }
+        if let Some(spacing) = self.geometry.median_spacing_mm {
+            bounds::SPACING_MM.check_all("geometry.median_spacing_mm", &spacing)?;
+        }
+        if let Some(shape) = self.geometry.median_shape {
+            bounds::MEDIAN_EDGE.check_all("geometry.median_shape", &shape)?;
         }
         crate::label::check_labels(&self.labels)?;
         crate::label::check_regions(&self.labels, &self.regions, self.ignore.as_ref())?;
         for (name, c) in &self.configurations {
-            c.check().map_err(|e| format!("configurations.{name}.{e}"))?;
+            let checked = c.check().and_then(|()| self.check_links(name, c));
+            checked.map_err(|e| format!("configurations.{name}.{e}"))?;
         }
         self.recipe.check()
+    }
+}
+
+impl Plan {
+    /// That what a configuration takes from others doesn't lead back to it; others may be planned elsewhere.
+    fn check_links(&self, name: &str, c: &Configuration) -> Result<(), String> {
+        if let Some(from) = &c.cases_from
+            && self.configurations.get(from).is_some_and(|c| c.cases_from.is_some())
+        {
+            return Err(format!(
+                "cases_from = \"{from}\", expected another configuration that has cases of its own"
+            ));
+        }
+        let mut seen = vec![name];
+        let mut previous = c.previous_stage.as_deref();
+        while let Some(stage) = previous {
+            if seen.contains(&stage) {
+                return Err(format!("previous_stage = \"{stage}\", expected no circle of stages"));
+            }
+            seen.push(stage);
+            previous = self.configurations.get(stage).and_then(|c| c.previous_stage.as_deref());
+        }
+        Ok(())
+    }
+}
+
+impl Intensity {
+    fn check(&self) -> Result<(), String> {
+        let numbers = [
+            ("mean", self.mean),
+            ("min", self.min),
+            ("median", self.median),
+            ("max", self.max),
+            ("percentile_00_5", self.percentile_00_5),
+            ("percentile_99_5", self.percentile_99_5),
+        ];
+        numbers.iter().try_for_each(|(key, x)| bounds::INTENSITY.check(key, *x))?;
+        Rule::Within(0.0, 1e30).check("sd", self.sd)?;
+        let (low, high) = (self.percentile_00_5, self.percentile_99_5);
+        if low > high {
+            return Err(format!(
+                "percentile_00_5 = {low}, expected at most percentile_99_5 = {high}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -372,19 +428,13 @@ impl Configuration {
     fn check(&self) -> Result<(), String> {
         let net = &self.network;
         net.check().map_err(|e| format!("network.{e}"))?;
-        if self.spacing_mm.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(format!(
-                "spacing_mm = {:?}, expected three positive numbers",
-                self.spacing_mm
-            ));
-        }
-        if self.batch_size == 0 {
-            return Err("batch_size = 0, expected at least 1".into());
-        }
+        bounds::SPACING_MM.check_all("spacing_mm", &self.spacing_mm)?;
+        bounds::MEDIAN_EDGE.check_all("median_shape", &self.median_shape)?;
+        bounds::check_batch(self.patch_shape, self.batch_size)?;
         let divisor = net.divisor();
         for axis in 0..3 {
             let edge = self.patch_shape[axis];
-            if edge == 0 || !edge.is_multiple_of(divisor[axis]) {
+            if !edge.is_multiple_of(divisor[axis]) {
                 return Err(format!(
                     "patch_shape[{axis}] = {edge}, expected a multiple of {} (the network pools this axis {} times)",
                     divisor[axis],
@@ -400,8 +450,12 @@ impl Network {
     /// One line: field, found, expected.
     pub fn check(&self) -> Result<(), String> {
         let stages = self.features.len();
-        if stages == 0 {
-            return Err("features is empty, expected one number per stage".into());
+        if !(2..=bounds::MAX_STAGES).contains(&stages) {
+            return Err(format!(
+                "features has {stages} {}, expected 2 to {}, one per stage: a U-Net pools at least once",
+                if stages == 1 { "entry" } else { "entries" },
+                bounds::MAX_STAGES
+            ));
         }
         let lengths = [
             ("kernels", self.kernels.len(), stages),
@@ -425,10 +479,12 @@ impl Network {
         if self.strides[0] != [1, 1, 1] {
             return Err(format!("strides[0] = {:?}, expected [1, 1, 1]", self.strides[0]));
         }
-        let counts = self.features.iter().chain(&self.encoder_convs).chain(&self.decoder_convs);
-        if counts.chain([&self.input_channels, &self.output_channels]).any(|&n| n == 0) {
-            return Err("has a zero count, expected every channel and layer count ≥ 1".into());
-        }
-        Ok(())
+        bounds::counts("features", &self.features, 1, bounds::MAX_FEATURES)?;
+        bounds::counts("encoder_convs", &self.encoder_convs, 1, bounds::MAX_CONVS)?;
+        bounds::counts("decoder_convs", &self.decoder_convs, 1, bounds::MAX_CONVS)?;
+        bounds::count("input_channels", self.input_channels, 1, bounds::MAX_CHANNELS)?;
+        bounds::count("output_channels", self.output_channels, 1, bounds::MAX_CHANNELS)?;
+        bounds::NEGATIVE_SLOPE.check("negative_slope", self.negative_slope.into())?;
+        bounds::NORM_EPSILON.check("norm_epsilon", self.norm_epsilon.into())
     }
 }

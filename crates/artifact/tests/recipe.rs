@@ -19,15 +19,11 @@ fn refused(table: &str, key: &str, line: &str) -> String {
 #[test]
 fn recipes_that_no_training_could_follow_are_refused_by_key() {
     let augmentation = [
-        ("elastic_sigma", "[0.0, 13.0]", "[0, 13], expected above 0 and at most 1000 voxels"),
-        ("elastic_sigma", "[-1.0, 13.0]", "[-1, 13], expected above 0 and at most 1000 voxels"),
-        (
-            "elastic_sigma",
-            "[9.0, 1e300]",
-            &format!("[9, {}], expected above 0 and at most 1000 voxels", 1e300),
-        ),
-        ("elastic_alpha_3d", "[-0.5, 900.0]", "[-0.5, 900], expected 0 or more"),
-        ("elastic_alpha_2d", "[-1.0, 200.0]", "[-1, 200], expected 0 or more"),
+        ("elastic_sigma", "[0.0, 13.0]", "[0, 13], expected above 0 and at most 1000"),
+        ("elastic_sigma", "[-1.0, 13.0]", "[-1, 13], expected above 0 and at most 1000"),
+        ("elastic_sigma", "[9.0, 1e300]", "[9, 1e300], expected above 0 and at most 1000"),
+        ("elastic_alpha_3d", "[-0.5, 900.0]", "[-0.5, 900], expected 0 to 100000"),
+        ("elastic_alpha_2d", "[-1.0, 200.0]", "[-1, 200], expected 0 to 100000"),
         ("mirror_axes", "[0, 2, 0]", "[0, 2, 0], expected each of 0, 1, 2 at most once"),
         ("mirror_axes", "[3]", "[3], expected each of 0, 1, 2 at most once"),
     ];
@@ -37,7 +33,7 @@ fn recipes_that_no_training_could_follow_are_refused_by_key() {
         assert_eq!(error, format!("recipe.augmentation.{key} = {rest}"));
     }
     let (share, between) = ("expected 0 or more and below 1", "expected above 0 and below 1");
-    let positive = "expected a positive number";
+    let positive = "expected 1e-16 to 1";
     for (table, key, value, rule) in [
         ("optimiser", "beta1", "1", share),
         ("optimiser", "beta1", "-0.1", share),

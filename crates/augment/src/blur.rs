@@ -91,6 +91,10 @@ pub fn kernel(sigma: f64) -> Vec<f32> {
         whole - 1.0
     };
     let radius = (odd.max(1.0) - 1.0) / 2.0;
+    if radius == 0.0 {
+        // Also for a width of 0, by which nothing can be divided.
+        return vec![1.0];
+    }
     let weight = |k: usize| {
         let d = (k as f64 - radius) / sigma;
         (-0.5 * d * d).exp()

@@ -5,6 +5,7 @@ use crate::recipe::Resolved;
 use crate::settings::{self, Setting};
 use crate::{Fixed, nnunet, plan_with, text};
 use artifact::Kind;
+use artifact::bounds::MAX_PATCH_EDGE;
 use artifact::plan::Plan;
 use artifact::recipe::{Planning, Recipe, Weighting};
 use stage::{Error, Result};
@@ -52,7 +53,22 @@ pub fn assemble(
     if fixed != Fixed::default() {
         document = text::decisions(&plan_with(measured, &values, &fixed)).map_err(failed)?;
     }
+    if settings::keys(&document).iter().all(|key| !key.starts_with(CONFIGURATIONS)) {
+        return Err(too_small(measured, &values));
+    }
     finish(document, recipe, &values, &planned)
+}
+
+/// Cases of one voxel, by which no network can be planned.
+fn too_small(measured: &Measured, recipe: &Recipe) -> Error {
+    let geometry = plan_with(measured, recipe, &Fixed::default()).geometry;
+    let (shape, spacing) = (geometry.median_shape, geometry.median_spacing_mm);
+    Error::input(format!(
+        "the median case has {:?} voxels at {:?} mm and one voxel at the target spacing, expected two or more along an axis, for a U-Net to pool",
+        shape.unwrap_or_default(),
+        spacing.unwrap_or_default()
+    ))
+    .hint("look whether the sizes and spacings in the fingerprint are right")
 }
 
 /// nnU-Net's plans as a plan and its commented text. The recipe is that of its planner unless one is given; the orders of
@@ -103,7 +119,7 @@ fn finish(
     values: &Recipe,
     planned: &[&Setting],
 ) -> Result<(Plan, String)> {
-    let failed = |e| Error::failed(format!("the plan cannot be written: {e}"));
+    let failed = |e: String| Error::failed(format!("the plan cannot be written: {e}"));
     for setting in planned {
         let keys = settings::keys(&document);
         let Some(old) = settings::value_mut(&mut document, &setting.key) else {
@@ -116,7 +132,9 @@ fn finish(
     let plan = plan.map_err(|e| {
         let keys: Vec<&str> = planned.iter().map(|s| s.key.as_str()).collect();
         if keys.is_empty() {
-            failed(e)
+            // What is measured or asked for in the recipe leads beyond what a plan can say.
+            Error::input(format!("this plan makes no sense: {e}"))
+                .hint("look at the fingerprint's shapes and spacings, and at the recipe's numbers")
         } else {
             Error::usage(format!("--set {}: {e}", keys.join(", ")))
         }
@@ -152,7 +170,7 @@ fn fixed(set: &[&Setting], document: &mut DocumentMut) -> Result<Fixed> {
         let value = setting.value_like(old)?;
         let path = setting.key.trim_start_matches(CONFIGURATIONS);
         let Some((name, key)) = path.split_once('.') else { continue };
-        let fail = |expected| {
+        let fail = |expected: &str| {
             Error::usage(format!("--set {}={}: expected {expected}", setting.key, setting.value))
         };
         match key {
@@ -165,8 +183,9 @@ fn fixed(set: &[&Setting], document: &mut DocumentMut) -> Result<Fixed> {
             "patch_shape" => {
                 let edge = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
                 let three = three(&value, edge);
-                let three = three.filter(|p| p.iter().all(|n| (1..=4096).contains(n)));
-                let three = three.ok_or_else(|| fail("three edges of 1 to 4096 voxels"))?;
+                let three = three.filter(|p| p.iter().all(|n| (1..=MAX_PATCH_EDGE).contains(n)));
+                let expected = format!("three edges of 1 to {MAX_PATCH_EDGE} voxels");
+                let three = three.ok_or_else(|| fail(&expected))?;
                 fixed.patch_shape.insert(name.into(), three);
             }
             _ => {}

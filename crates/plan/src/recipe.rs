@@ -3,7 +3,7 @@
 //! A recipe stays a commented TOML document until the end, so that the comments reach `plan.toml`.
 
 use crate::settings::{self, Setting};
-use artifact::recipe::{PaperPlanning, Planning, Recipe, V2Planning};
+use artifact::recipe::Recipe;
 use stage::{Error, Result};
 use std::path::Path;
 use toml_edit::DocumentMut;
@@ -159,83 +159,8 @@ impl Resolved {
         let text = self.document.to_string();
         let recipe: Recipe = toml::from_str(&text).map_err(|e| one_line(e.message()))?;
         recipe.check()?;
-        check_planning(&recipe)?;
         Ok(recipe)
     }
-}
-
-/// Numbers that the planner divides by or counts with.
-fn check_planning(recipe: &Recipe) -> std::result::Result<(), String> {
-    let checked = match &recipe.planning {
-        Planning::Paper(planning) => check_paper(planning),
-        Planning::V2(planning) => check_v2(planning),
-    };
-    checked.map_err(|e| format!("recipe.planning.{e}"))
-}
-
-fn check_paper(p: &PaperPlanning) -> std::result::Result<(), String> {
-    at_least_one(&[
-        ("reference_patch_3d", p.reference_patch_3d.iter().product()),
-        ("reference_batch_3d", p.reference_batch_3d),
-        ("max_patch_edge_3d", p.max_patch_edge_3d),
-        ("reference_patch_2d", p.reference_patch_2d.iter().product()),
-        ("reference_batch_2d", p.reference_batch_2d),
-        ("base_features", p.base_features),
-        ("max_features_3d", p.max_features_3d),
-        ("max_features_2d", p.max_features_2d),
-        ("convs_per_stage", p.convs_per_stage),
-        ("max_poolings_3d", p.max_poolings_3d),
-        ("max_poolings_2d", p.max_poolings_2d),
-        ("min_batch_size", p.min_batch_size),
-    ])?;
-    if p.max_poolings_3d.max(p.max_poolings_2d) > 16 {
-        return Err("max_poolings is above 16, expected 1 to 16".into());
-    }
-    above_one("low_resolution_step", p.low_resolution_step)?;
-    percentile("target_spacing_percentile", p.target_spacing_percentile)
-}
-
-fn check_v2(p: &V2Planning) -> std::result::Result<(), String> {
-    at_least_one(&[
-        ("reference_estimate_3d", usize::from(p.reference_estimate_3d > 0)),
-        ("reference_batch_3d", p.reference_batch_3d),
-        ("reference_estimate_2d", usize::from(p.reference_estimate_2d > 0)),
-        ("reference_batch_2d", p.reference_batch_2d),
-        ("start_edge_3d", p.start_edge_3d),
-        ("start_edge_2d", p.start_edge_2d),
-        ("min_batch_size", p.min_batch_size),
-        ("min_bottleneck_edge", p.min_bottleneck_edge),
-        ("base_features", p.base_features),
-        ("max_features_3d", p.max_features_3d),
-        ("max_features_2d", p.max_features_2d),
-    ])?;
-    for (key, counts) in [("encoder_convs", &p.encoder_convs), ("decoder_convs", &p.decoder_convs)]
-    {
-        if counts.is_empty() || counts.contains(&0) {
-            return Err(format!("{key} = {counts:?}, expected one or more counts from 1"));
-        }
-    }
-    above_one("low_resolution_step", p.low_resolution_step)?;
-    above_one("similar_spacing_below", p.similar_spacing_below)?;
-    percentile("target_spacing_percentile", p.target_spacing_percentile)?;
-    percentile("coarse_axis_percentile", p.coarse_axis_percentile)
-}
-
-fn at_least_one(counts: &[(&str, usize)]) -> std::result::Result<(), String> {
-    match counts.iter().find(|(_, n)| *n == 0) {
-        Some((key, _)) => Err(format!("{key} = 0, expected at least 1")),
-        None => Ok(()),
-    }
-}
-
-fn above_one(key: &str, x: f64) -> std::result::Result<(), String> {
-    let fine = x > 1.0 && x.is_finite();
-    if fine { Ok(()) } else { Err(format!("{key} = {x}, expected above 1")) }
-}
-
-fn percentile(key: &str, x: f64) -> std::result::Result<(), String> {
-    let fine = (0.0..=100.0).contains(&x);
-    if fine { Ok(()) } else { Err(format!("{key} = {x}, expected 0 to 100")) }
 }
 
 fn one_line(message: &str) -> String {

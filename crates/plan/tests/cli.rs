@@ -170,7 +170,7 @@ fn bad_flags_are_usage_errors() {
     folder.fails(&["--group-by", "("], 2, "nnu-plan: error: --group-by (: unclosed group\n");
     let no_match = "nnu-plan: error: --group-by p(.) doesn't match case case_000\n  hint: the pattern must match every case id; its first (…) is the patient\n";
     folder.fails(&["--group-by", "p(.)"], 2, no_match);
-    let memory = "nnu-plan: error: --set planning.gpu_memory_gib=0: recipe.planning.gpu_memory_gib = 0, expected a positive number\n";
+    let memory = "nnu-plan: error: --set planning.gpu_memory_gib=0: recipe.planning.gpu_memory_gib = 0, expected above 0 and at most 100000\n";
     folder.fails(&["--gpu-memory", "0"], 2, memory);
     assert_eq!(folder.plan(&["--gpu-memroy", "8"]).status.code(), Some(2));
     assert_eq!(folder.run(&["--out", "plan.toml"]).status.code(), Some(2));

@@ -109,7 +109,7 @@ fn recipe_files_fail_with_one_line() {
         ),
         (
             "base = \"paper\"\n[inference]\nstep = 0\n",
-            "mine.toml: recipe.inference.step = 0, expected a positive number",
+            "mine.toml: recipe.inference.step = 0, expected 0.01 to 1",
         ),
         (
             "base = \"paper\"\n[[schedule]]\nepochs = 7\n",
@@ -125,7 +125,7 @@ fn recipe_files_fail_with_one_line() {
         ),
         (
             &complete.replace("convs_per_stage = 2 ", "convs_per_stage = 0 "),
-            "mine.toml: recipe.planning.convs_per_stage = 0, expected at least 1",
+            "mine.toml: recipe.planning.convs_per_stage = 0, expected 1 to 64",
         ),
     ];
     for (text, expected) in cases {
@@ -169,7 +169,7 @@ fn settings_fail_with_one_line() {
         ),
         (
             "inference.step=2",
-            "--set inference.step=2: recipe.inference.step = 2, expected at most 1",
+            "--set inference.step=2: recipe.inference.step = 2, expected 0.01 to 1",
         ),
         (
             "configurations.3d_lowres.batch_size=2",
@@ -177,7 +177,7 @@ fn settings_fail_with_one_line() {
         ),
         (
             "configurations.2d.patch_shape=[1, 2]",
-            "--set configurations.2d.patch_shape=[1, 2]: expected three edges of 1 to 4096 voxels",
+            "--set configurations.2d.patch_shape=[1, 2]: expected three edges of 1 to 65536 voxels",
         ),
         (
             "configurations.2d.spacing_mm=[1, 2, -1]",
@@ -189,7 +189,7 @@ fn settings_fail_with_one_line() {
         ),
         (
             "configurations.2d.batch_size=0",
-            "--set configurations.2d.batch_size: configurations.2d.batch_size = 0, expected at least 1",
+            "--set configurations.2d.batch_size: configurations.2d.batch_size = 0, expected 1 to 1048576",
         ),
     ];
     for (text, expected) in cases {
@@ -272,7 +272,7 @@ fn the_planners_keys_do_not_mix() {
     let error = from_text("base = \"v2\"\n[planning]\nencoder_convs = []\n").unwrap_err();
     assert_eq!(
         error.message,
-        "mine.toml: recipe.planning.encoder_convs = [], expected one or more counts from 1"
+        "mine.toml: recipe.planning.encoder_convs has 0 entries, expected 1 to 16"
     );
     let error = from_text("[planning]\nrules = \"v3\"\n").unwrap_err();
     assert_eq!(error.message, "mine.toml: planning.rules = \"v3\", expected paper or v2");

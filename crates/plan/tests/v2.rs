@@ -376,7 +376,7 @@ fn every_plan_is_valid_whatever_the_shape_and_the_memory() {
                         planning.gpu_memory_gib = gib;
                     }
                     let plan = plan(&data, &recipe);
-                    let checked = artifact::Kind::check(&plan);
+                    let checked = Kind::check(&plan);
                     checked.unwrap_or_else(|e| panic!("{shape:?} at {gib} GiB: {e}"));
                     planned += plan.configurations.len();
                 }

@@ -41,11 +41,11 @@ batch_dice = false
 [configurations.3d_fullres.network]
 input_channels = {channels}
 output_channels = 3
-features = [4]
-kernels = [[3, 3, 3]]
-strides = [[1, 1, 1]]
-encoder_convs = [2]
-decoder_convs = []
+features = [4, 4]
+kernels = [[3, 3, 3], [3, 3, 3]]
+strides = [[1, 1, 1], [1, 1, 1]]
+encoder_convs = [2, 2]
+decoder_convs = [2]
 deep_supervision = false
 negative_slope = 0.01
 norm_epsilon = 1e-5

@@ -136,10 +136,11 @@ impl Which {
                 .map_err(|_| Error::usage(format!("--patch {:?}, expected Z,Y,X", self.patch)))?;
         }
         let (patch, divisor) = (chosen.patch, chosen.network.divisor());
-        if (0..3).any(|a| patch[a] == 0 || patch[a] % divisor[a] != 0) || chosen.batch == 0 {
+        artifact::bounds::check_batch(patch, chosen.batch)
+            .map_err(|e| Error::usage(format!("--patch, --batch: {e}")))?;
+        if (0..3).any(|a| patch[a] % divisor[a] != 0) {
             return Err(Error::usage(format!(
-                "--patch {patch:?} --batch {}, expected multiples of {divisor:?} and at least 1",
-                chosen.batch
+                "--patch {patch:?}, expected multiples of {divisor:?}"
             )));
         }
         Ok(chosen)

@@ -102,9 +102,6 @@ pub(crate) struct Topology {
 impl Topology {
     pub(crate) fn new(spec: &Network) -> Result<Self, Error> {
         spec.check().map_err(Error::Network)?;
-        if spec.features.len() < 2 {
-            return Err(Error::Network("features has 1 entry, expected at least 2 stages".into()));
-        }
         let empty = Self {
             layers: vec![],
             parameters: vec![],
