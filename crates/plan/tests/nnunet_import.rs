@@ -139,7 +139,7 @@ fn what_these_programs_cannot_do_is_named_with_key_found_and_expected() {
         (
             &format!("{arguments}/n_stages"),
             json!(1u64 << 40),
-            "configurations.3d_fullres.architecture.arch_kwargs.n_stages = 1099511627776, expected a count from 1 to 32",
+            "configurations.3d_fullres.architecture.arch_kwargs.n_stages = 1099511627776, expected a count from 1 to 16",
         ),
         (
             "/configurations",

@@ -2,12 +2,10 @@
 
 use super::table::{Table, show};
 use super::{DEFAULT_SLOPE, NONLINEARITY, PLAIN, RESIDUAL, layer};
+use artifact::bounds::MAX_STAGES;
 use artifact::dataset::DatasetJson;
 use artifact::plan::{Encoder, Network};
 use serde_json::{Value, json};
-
-/// Each stage but the first halves an axis: no image has more.
-const MOST_STAGES: usize = 32;
 
 /// The network of an `architecture`; images have as many channels as `described` says.
 pub(super) fn network(
@@ -30,9 +28,9 @@ pub(super) fn network(
     let mut arguments = table.table("arch_kwargs")?;
     table.finish()?;
     let dimensions = if flat { 2 } else { 3 };
-    let expected = format!("a count from 1 to {MOST_STAGES}");
+    let expected = format!("a count from 1 to {MAX_STAGES}");
     let stages: usize = arguments.take("n_stages", &expected)?;
-    if stages > MOST_STAGES {
+    if stages > MAX_STAGES {
         return Err(format!("{} = {stages}, expected {expected}", arguments.at("n_stages")));
     }
     arguments.fixed("conv_op", &json!(layer("conv_op", dimensions)))?;
