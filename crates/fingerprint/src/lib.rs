@@ -84,6 +84,10 @@ pub fn measure(
             problems.push(Problem::new(Class::NothingToLearn, "images", "every image is blank"));
         }
     }
+    if error_count(&problems) == 0 && pools.iter().any(|pool| pool.count() == 0) {
+        let outside = "every labelled voxel lies outside the box of voxels that are not 0";
+        problems.push(Problem::new(Class::NothingToLearn, "images", outside));
+    }
     problems.sort();
     let sound = error_count(&problems) == 0;
     let fingerprint = sound.then(|| combine(dataset, cases, &pools));

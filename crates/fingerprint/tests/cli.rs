@@ -274,6 +274,15 @@ fn each_kind_of_error_has_its_rows() {
         ),
         (
             table_of(|s| {
+                // The image is 0 at its borders.
+                let mut label = Array3::zeros(SHAPE);
+                (label[[0, 0, 0]], label[[0, 0, 1]]) = (1, 5);
+                ["a", "b"].iter().for_each(|c| s.label(c, label.clone()));
+            }),
+            "error    no labelled voxels                   1\n         images: every labelled voxel lies outside the box of voxels that are not 0\n",
+        ),
+        (
+            table_of(|s| {
                 let case = r#"{"image": ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}"#;
                 describe(s, "\"numTraining\": 2", &format!("\"training\": [{case}, {case}]"));
             }),
