@@ -244,6 +244,11 @@ impl UNet {
         describe::work(&describe::of_topology(&self.topology, &self.spec, patch))
     }
 
+    /// Refuses a training for which the machine hasn't the memory.
+    fn admit_training(&self, samples: usize, patch: [usize; 3]) -> Result<(), Error> {
+        on!(&self.runner, s => s.admit_training(samples, patch))
+    }
+
     /// Gives back the memory of training passes; the next one takes it again.
     pub fn release_training(&mut self) {
         on!(&mut self.runner, s => s.release_training());

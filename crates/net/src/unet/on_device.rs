@@ -66,11 +66,12 @@ impl UNet {
         self.on_card(options)?.read_loss(options)
     }
 
-    /// On a card, takes the memory of training now rather than in the first iteration.
+    /// On a card, takes the memory of training now rather than in the first iteration; on the CPU, asks for it only.
     ///
     /// # Errors
     /// One line with what is wanted and what is free, if it isn't enough.
     pub fn reserve_training(&mut self, samples: usize, patch: [usize; 3]) -> Result<(), Error> {
+        self.admit_training(samples, patch)?;
         let Runner::Cuda(state) = &mut self.runner else { return Ok(()) };
         let (spec, topology, engine) = (&self.spec, &self.topology, &state.passes.engine);
         let bytes =

@@ -177,6 +177,12 @@ impl<E: Engine> State<E> {
         engine.receive(x, Some(target), input)
     }
 
+    /// Refuses training passes for which the machine hasn't the memory.
+    pub(super) fn admit_training(&self, batch: usize, patch: [usize; 3]) -> Result<(), Error> {
+        let Passes { topology, engine, .. } = &self.passes;
+        engine.admit(Self::memory_bytes(&self.spec, topology, engine, batch, patch, true))
+    }
+
     /// Takes the memory of training passes.
     pub(super) fn prepare_training(
         &mut self,
