@@ -1,5 +1,7 @@
 //! Whole data sets against numpy, scipy and SimpleITK, and against what nnU-Net draws from them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use artifact::crop;
 use artifact::dataset::Dataset;
 use artifact::plan::Intensity;
