@@ -312,7 +312,8 @@ impl Dataset {
         let declared = self.channels.len();
         let file = |channel: usize| images.join(format!("{id}_{channel:04}{}", self.file_ending));
         let alone = declared > 1 && file(0).exists() && !(1..declared).any(|c| file(c).exists());
-        if alone && image::read_header(&file(0)).is_ok_and(|(_, channels)| channels == declared) {
+        let all = |(_, channels): (Geometry, usize)| channels == declared;
+        if alone && image::read_header(&file(0)).map_or(true, all) {
             return DatasetCase { images: vec![file(0)], label, id };
         }
         let surplus = (declared..).map(file).take_while(|f| f.exists());

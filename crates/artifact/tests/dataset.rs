@@ -318,3 +318,17 @@ fn folders_without_data_set_say_what_is_missing() {
         assert!(error.hint.unwrap().starts_with(&format!("leave {key} out")));
     }
 }
+
+#[test]
+fn a_lone_first_channel_that_cannot_be_read_is_blamed_itself() {
+    let folder = folder_with(NNUNET);
+    let at = folder.path();
+    write(at, "imagesTr/a_0000.nii.gz", b"version https://git-lfs.github.com/spec/v1\n");
+    write(at, "labelsTr/a.nii.gz", label());
+    let d = Dataset::load(at).unwrap();
+    let error = d.read_image(&d.training[0]).unwrap_err();
+    assert_eq!(error.path, at.join("imagesTr/a_0000.nii.gz"));
+    assert!(error.message.starts_with("is a git-lfs pointer"), "{error}");
+    // No other file is said to be missing.
+    assert_eq!(d.training[0].images, [error.path]);
+}
