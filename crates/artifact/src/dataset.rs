@@ -8,6 +8,7 @@
 
 mod json;
 
+use crate::image::folder::{CaseFiles, Folder, check_distinct, split_channel};
 use crate::image::{self, Geometry, Volume, split_ending};
 use crate::{Error, Label, Region, Result, file};
 use json::Description;
@@ -152,6 +153,7 @@ impl Dataset {
         if dataset.training.is_empty() && dataset.test.is_empty() {
             return Err(dataset.no_cases(folder, &description)?);
         }
+        dataset.check_names()?;
         Ok(dataset)
     }
 
@@ -280,18 +282,17 @@ impl Dataset {
     /// Cases by the files in `imagesTr`, `labelsTr` and `imagesTs`.
     fn add_folders(&mut self, folder: &Path) -> Result<()> {
         let labels = folder.join("labelsTr");
-        let mut ids: BTreeSet<String> =
-            self.channel_files(&folder.join("imagesTr"))?.into_keys().collect();
+        let images = folder.join("imagesTr");
+        let mut cases = self.channel_files(&images)?;
         // A label without image is a case whose image is missing.
-        ids.extend(
-            files_in(&labels)?
-                .iter()
-                .filter_map(|f| f.strip_suffix(&self.file_ending))
-                .map(String::from),
-        );
-        for id in ids {
+        for name in Folder::read_if_there(&labels)?.names() {
+            if labels.join(format!("{name}{}", self.file_ending)).exists() {
+                cases.entry(name.into()).or_default();
+            }
+        }
+        for (id, numbers) in cases {
             let label = labels.join(format!("{id}{}", self.file_ending));
-            let case = self.case_in(&folder.join("imagesTr"), id, Some(label));
+            let case = self.case_in(&images, id, &numbers, Some(label));
             self.training.push(case);
         }
         self.add_folder_tests(folder)
@@ -299,41 +300,68 @@ impl Dataset {
 
     fn add_folder_tests(&mut self, folder: &Path) -> Result<()> {
         let images = folder.join("imagesTs");
-        for id in self.channel_files(&images)?.into_keys() {
-            let case = self.case_in(&images, id, None);
+        for (id, numbers) in self.channel_files(&images)? {
+            let case = self.case_in(&images, id, &numbers, None);
             self.test.push(case);
         }
         Ok(())
     }
 
-    /// The case's expected files. Channels beyond the declared ones are listed too if they exist, to be complained
-    /// about. A lone first file that holds all channels is enough.
-    fn case_in(&self, images: &Path, id: String, label: Option<PathBuf>) -> DatasetCase {
+    /// The case's expected files. Channels beyond the declared ones are listed too, to be complained about. A lone first
+    /// file that holds all channels is enough.
+    fn case_in(
+        &self,
+        images: &Path,
+        id: String,
+        numbers: &[usize],
+        label: Option<PathBuf>,
+    ) -> DatasetCase {
         let declared = self.channels.len();
         let file = |channel: usize| images.join(format!("{id}_{channel:04}{}", self.file_ending));
-        let alone = declared > 1 && file(0).exists() && !(1..declared).any(|c| file(c).exists());
+        let alone = declared > 1 && *numbers == [0];
         let all = |(_, channels): (Geometry, usize)| channels == declared;
         if alone && image::read_header(&file(0)).map_or(true, all) {
             return DatasetCase { images: vec![file(0)], label, id };
         }
-        let surplus = (declared..).map(file).take_while(|f| f.exists());
-        let images = (0..declared).map(file).chain(surplus).collect();
+        let surplus = numbers.iter().copied().filter(|&channel| channel >= declared);
+        let images = (0..declared).chain(surplus).map(file).collect();
         DatasetCase { images, label, id }
     }
 
     /// Ids of files named `ID_NNNN.ending`, with their channel numbers.
     fn channel_files(&self, folder: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
         let mut found = BTreeMap::<String, Vec<usize>>::new();
-        for name in files_in(folder)? {
-            let Some(stem) = name.strip_suffix(&self.file_ending) else { continue };
-            let Some((id, channel)) = stem.rsplit_once('_') else { continue };
-            if channel.len() == 4
-                && let Ok(channel) = channel.parse()
-            {
+        for name in Folder::read_if_there(folder)?.names() {
+            let there = || folder.join(format!("{name}{}", self.file_ending)).exists();
+            if let Some((id, channel)) = split_channel(name).filter(|_| there()) {
                 found.entry(id.into()).or_default().push(channel);
             }
         }
         Ok(found)
+    }
+
+    /// No file of a case has a twin that other stages, which look at names alone, would take for it.
+    fn check_names(&self) -> Result<()> {
+        let mut folders = BTreeMap::new();
+        for case in self.training.iter().chain(&self.test) {
+            check_distinct(&case.images)?;
+            for file in case.images.iter().chain(&case.label) {
+                let place = file.parent().unwrap_or(Path::new(""));
+                if !folders.contains_key(place) {
+                    folders.insert(place.to_path_buf(), Folder::read_if_there(place)?);
+                }
+                let folder = &folders[place];
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let Some((name, _)) = split_ending(&name) else { continue };
+                folder.image(name)?;
+                // Where labels lie among the images, `ID` may be the label of `ID_0000`.
+                let apart = case.label.as_ref().is_none_or(|l| l.parent() != Some(place));
+                if apart && case.label.as_ref() != Some(file) {
+                    folder.case(split_channel(name).map_or(name, |(case, _)| case))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn file_ending_from_files(&mut self) {

@@ -3,6 +3,7 @@
 //! The file's ending decides. A picture's pixels have no size: as in nnU-Net they are 1 × 1 mm, and its slices 999 mm
 //! apart, so that the plan's first axis is the one that isn't there.
 
+pub mod folder;
 mod png;
 
 pub use crate::nifti::{Geometry, Volume};
@@ -11,7 +12,7 @@ use ndarray::{Array3, ArrayView3, Axis};
 use std::path::{Path, PathBuf};
 
 /// Endings that are read, longest match first.
-pub const ENDINGS: [&str; 6] = [".nii.gz", ".nii", ".hdr", ".img.gz", ".img", ".png"];
+pub const ENDINGS: [&str; 7] = [".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img", ".png"];
 
 /// File name without its ending, and the ending, if it's a known one.
 pub fn split_ending(name: &str) -> Option<(&str, &'static str)> {

@@ -4,11 +4,14 @@
 //!   grid, with the source image's geometry.
 //! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes; with regions `[region, z, y, x]`.
 
+use crate::image::folder::Folder;
 use crate::record::check_name;
 use crate::{Error, Kind, Label, Record, Region, Result, nifti};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Name of the record.
+pub const RECORD: &str = "prediction.toml";
 /// Name of the probabilities.
 pub const PROBABILITIES: &str = "probabilities.npy";
 
@@ -69,40 +72,71 @@ pub struct Found {
     pub record: Option<PathBuf>,
 }
 
-/// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or `CASE.nii.gz`, `CASE.nii`, `CASE.png` from
-/// elsewhere.
+/// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or images named after their case from elsewhere.
 ///
 /// # Errors
 /// If the folder can't be read, a record is broken, or a case is there twice.
 pub fn find(folder: &Path) -> Result<Vec<Found>> {
-    let entries =
-        std::fs::read_dir(folder).map_err(|e| Error::io(folder, "read this folder", &e))?;
+    let fail = |e| Error::io(folder, "read this folder", &e);
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io(folder, "read this folder", &e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            continue;
-        }
-        let record = path.join("prediction.toml");
-        if record.is_file() {
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let record = path.join(RECORD);
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && record.is_file() {
             let info = Record::<Prediction>::load(&record)?.body.prediction;
             found.push(Found {
                 case: info.case,
                 segmentation: path.join(info.segmentation),
                 record: Some(record),
             });
-        } else if let Some(case) =
-            [".nii.gz", ".nii", ".png"].iter().find_map(|ending| name.strip_suffix(ending))
-        {
-            found.push(Found { case: case.into(), segmentation: path, record: None });
         }
     }
+    let images = Folder::read(folder)?;
+    for case in images.names() {
+        let segmentation = images.image(case)?;
+        found.extend(segmentation.map(|segmentation| Found {
+            case: case.into(),
+            segmentation,
+            record: None,
+        }));
+    }
     found.sort_by(|a, b| a.case.cmp(&b.case));
-    if let Some(pair) = found.windows(2).find(|w| w[0].case == w[1].case) {
-        return Err(Error::input(folder, format!("holds case {} twice", pair[0].case)));
+    if let Some([a, b]) = found.array_windows().find(|[a, b]| a.case == b.case) {
+        return Err(a.twice(b));
     }
     Ok(found)
+}
+
+/// The segmentation of one case in a folder, as [`find`] would find it; other cases aren't looked at.
+///
+/// # Errors
+/// If the folder can't be read, the record is broken, or the case is there twice.
+pub fn find_case(folder: &Path, case: &str) -> Result<Option<Found>> {
+    let record = folder.join(case).join(RECORD);
+    let mut found = None;
+    if record.is_file() {
+        let info = Record::<Prediction>::load(&record)?.body.prediction;
+        let segmentation = record.with_file_name(info.segmentation);
+        found = Some(Found { case: case.into(), segmentation, record: Some(record) });
+    }
+    let plain = Folder::read(folder)?.image(case)?;
+    let plain = plain.map(|segmentation| Found { case: case.into(), segmentation, record: None });
+    match (found, plain) {
+        (Some(a), Some(b)) => Err(a.twice(&b)),
+        (found, plain) => Ok(found.or(plain)),
+    }
+}
+
+impl Found {
+    fn twice(&self, other: &Self) -> Error {
+        let path =
+            |found: &Self| found.record.clone().unwrap_or_else(|| found.segmentation.clone());
+        let message =
+            format!("and {} are both the prediction of case {}", path(other).display(), self.case);
+        Error::input(&path(self), message)
+            .hint("keep the right one of the two and move the other away")
+    }
 }
 
 /// Voxel value → class index for a label map read from `path`; the ignore label becomes `labels.len()`.

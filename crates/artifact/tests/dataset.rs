@@ -249,7 +249,7 @@ fn faults_of_the_description_are_named() {
         ),
         (
             format!(r#"{{{channel}, {label}, "file_ending": ".jpg"}}"#),
-            r#"file_ending = ".jpg", expected one of .nii.gz .nii .hdr .img.gz .img .png"#,
+            r#"file_ending = ".jpg", expected one of .nii.gz .nii .hdr.gz .hdr .img.gz .img .png"#,
         ),
         (
             format!(r#"{{{channel}, {label}, "numTraining": "3"}}"#),

@@ -139,8 +139,8 @@ impl Job {
         memory::require(image::reading_bytes(files))?;
         let mut provenance = self.provenance.clone();
         let mut stored = Vec::new();
-        for file in files {
-            let contents = contents(file)?;
+        for (channel, file) in files.iter().enumerate() {
+            let contents = self.contents(&unit.id, channel, file)?;
             for bytes in &contents {
                 provenance = provenance.input("image", hash_bytes(bytes));
             }
@@ -216,6 +216,18 @@ impl Job {
         })
     }
 
+    /// The bytes of an image's files.
+    fn contents(&self, id: &str, channel: usize, file: &Path) -> Result<Vec<Vec<u8>>> {
+        if !file.exists() {
+            let name = self.plan.channels.get(channel).map_or("", |c| c.name.as_str());
+            let message = format!("is not there: channel {channel} ({name}) of case {id}");
+            return Err(artifact::Error::input(file, message).into());
+        }
+        let files = image::files_of(file)?;
+        let read = files.iter().map(|path| artifact::file::read(path, "read this image"));
+        Ok(read.collect::<artifact::Result<_>>()?)
+    }
+
     fn open_case(&self, unit: &Unit, path: &Path) -> Result<Option<Prepared>> {
         let begun = Instant::now();
         let case = OpenCase::open(path)?;
@@ -276,14 +288,6 @@ fn is_done(record: &Path, provenance: &Provenance, next: Option<&Target>) -> boo
         up_to_date::<previous::Previous>(&to.record, &to.provenance.key::<previous::Previous>())
     };
     next.is_none_or(sent) && up_to_date::<Prediction>(record, &provenance.key::<Prediction>())
-}
-
-/// The bytes of an image's files.
-fn contents(file: &Path) -> artifact::Result<Vec<Vec<u8>>> {
-    image::files_of(file)?
-        .iter()
-        .map(|path| artifact::file::read(path, "read this image"))
-        .collect()
 }
 
 /// What the thread hands over, in the order of the units.

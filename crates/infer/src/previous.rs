@@ -5,7 +5,7 @@ use artifact::case::{Case, Original};
 use artifact::plan::Plan;
 use artifact::prediction::{Prediction, class_indices};
 use artifact::previous::{ARRAY, OpenPrevious, Previous, PreviousInfo};
-use artifact::{Commit, Error, Provenance, Record, Result, hash_file, image, previous};
+use artifact::{Commit, Error, Provenance, Record, Result, hash_file, image, prediction, previous};
 use ndarray::{Array3, ArrayView3, s};
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,20 @@ pub struct Given {
 }
 
 impl Given {
-    /// The file that holds a case's prediction: `CASE/previous.toml`, else `CASE/prediction.toml`, `CASE.nii.gz`,
-    /// `CASE.nii`, `CASE.png`.
+    /// The file that holds a case's prediction: `CASE/previous.toml`, else `CASE/prediction.toml` or an image `CASE`.
     ///
     /// # Errors
-    /// If none or several of the folders have the case.
+    /// If the case is in none of the folders, or twice.
     pub fn find(&self, case: &str) -> Result<PathBuf> {
-        let names = ["/previous.toml", "/prediction.toml", ".nii.gz", ".nii", ".png"];
-        let find = |folder: &PathBuf| {
-            names.iter().map(|n| folder.join(format!("{case}{n}"))).find(|path| path.is_file())
-        };
-        let found: Vec<PathBuf> = self.folders.iter().filter_map(find).collect();
+        let mut found = Vec::new();
+        for folder in &self.folders {
+            let record = previous::path(folder, case);
+            if record.is_file() {
+                found.push(record);
+            } else if let Some(one) = prediction::find_case(folder, case)? {
+                found.push(one.record.unwrap_or(one.segmentation));
+            }
+        }
         match &found[..] {
             [one] => Ok(one.clone()),
             [] => Err(Error::input(

@@ -180,10 +180,9 @@ fn s(n: usize) -> &'static str {
 /// The cases asked for.
 fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
     Ok(match input {
-        Input::Files { files, id } => vec![units::from_files(files, id.as_deref())],
+        Input::Files { files, id } => vec![units::from_files(files, id.as_deref())?],
         Input::Images { folder, only } => {
-            let all = units::from_folder(folder, lineup.plan.channels.len())?;
-            if only.is_empty() { all } else { units::select(all, folder, only)? }
+            units::from_folder(folder, lineup.plan.channels.len(), only)?
         }
         Input::Cases { folder, only, validation } => {
             let mut found = units::from_cases(folder)?;

@@ -1,8 +1,9 @@
 //! Which cases a call predicts, and where their images lie.
 
+use artifact::image::folder::{CaseFiles, Folder, check_distinct, split_channel};
 use artifact::image::split_ending;
 use artifact::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One case to predict: the unit of work.
@@ -24,57 +25,59 @@ pub enum Source {
 }
 
 /// The single case of `--image FILE…`; its id is the first file's name without ending and channel number.
-pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Unit {
-    let name = files.first().and_then(|f| f.file_name()).unwrap_or_default().to_string_lossy();
-    let stem = split_ending(&name).map_or(&*name, |(stem, _)| stem);
-    let own = channel_of(stem).filter(|(_, channel)| *channel == 0).map_or(stem, |(case, _)| case);
-    Unit { id: id.unwrap_or(own).into(), source: Source::Images(files.into()) }
-}
-
-/// All images of a folder, by id. `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, … are the channels of one case; a file
-/// without such a number is a case by itself. `channels` is how many the plan has. Hidden files and macOS's `._` companions are no images.
 ///
 /// # Errors
-/// If the folder can't be read or holds no images.
-pub fn from_folder(folder: &Path, channels: usize) -> Result<Vec<Unit>> {
-    let names = list(folder)?;
-    let images: BTreeSet<(&str, &str)> = names.iter().filter_map(|n| split_ending(n)).collect();
-    let mut units = BTreeMap::new();
-    for &(stem, ending) in &images {
-        let numbered = channel_of(stem)
-            .filter(|(case, _)| images.contains(&(format!("{case}_0000").as_str(), ending)));
-        let id = numbered.map_or(stem, |(case, _)| case);
-        let file = |stem: &str| folder.join(format!("{stem}{ending}"));
-        let files = units.entry(id.to_string()).or_insert_with(Vec::new);
-        match numbered {
-            // An .hdr and its .img are one image.
-            None if ending.starts_with(".img") => {}
-            None => files.push(file(stem)),
-            Some((case, 0)) => {
-                // A missing channel is listed too: reading the case says so. Surplus ones are counted there as well.
-                let exists =
-                    |c: usize| images.contains(&(format!("{case}_{c:04}").as_str(), ending));
-                let alone = !(1..channels).any(exists);
-                let count = if alone { 1 } else { channels };
-                let surplus = (count..).take_while(|c| exists(*c));
-                files.extend((0..count).chain(surplus).map(|c| file(&format!("{case}_{c:04}"))));
-            }
-            Some(_) => {}
-        }
-    }
-    let units: Vec<Unit> = units
-        .into_iter()
-        .filter(|(_, files)| !files.is_empty())
-        .map(|(id, files)| Unit { id, source: Source::Images(files) })
-        .collect();
-    if units.is_empty() {
+/// If two of the files are the same but for their endings.
+pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Result<Unit> {
+    check_distinct(files)?;
+    let name = files.first().and_then(|f| f.file_name()).unwrap_or_default().to_string_lossy();
+    let stem = split_ending(&name).map_or(&*name, |(stem, _)| stem);
+    let own =
+        split_channel(stem).filter(|(_, channel)| *channel == 0).map_or(stem, |(case, _)| case);
+    Ok(Unit { id: id.unwrap_or(own).into(), source: Source::Images(files.into()) })
+}
+
+/// The images of a folder, by id: those with the wanted ids, or all. `channels` is how many the plan has. See
+/// [`Folder`] for how names are read.
+///
+/// # Errors
+/// If the folder can't be read or holds no images, an id isn't there, or two files lead to the same channel of a case.
+pub fn from_folder(path: &Path, channels: usize, wanted: &[String]) -> Result<Vec<Unit>> {
+    let folder = Folder::read(path)?;
+    let cases = folder.cases();
+    if cases.is_empty() {
         return Err(Error::input(
-            folder,
+            path,
             "holds no images, expected CASE_0000.nii.gz or CASE.nii.gz",
         )
         .hint("preprocessed cases are given by --cases"));
     }
+    check_wanted(path, wanted, |id| cases.contains(id))?;
+    let mut units = Vec::new();
+    for id in cases.into_iter().filter(|id| wanted.is_empty() || wanted.iter().any(|w| w == id)) {
+        let files = match folder.case(id)? {
+            None => continue,
+            Some(CaseFiles::Whole(file)) => vec![file],
+            Some(CaseFiles::Channels(found)) => expected(id, found, channels),
+        };
+        units.push(Unit { id: id.into(), source: Source::Images(files) });
+    }
     Ok(units)
+}
+
+/// The files that a case of so many channels must have. A missing one is listed too: reading the case says so; surplus
+/// ones are counted there as well. A lone first file may hold all channels.
+fn expected(id: &str, mut found: BTreeMap<usize, PathBuf>, channels: usize) -> Vec<PathBuf> {
+    let Some(first) = found.get(&0).cloned().filter(|_| found.len() > 1) else {
+        return found.into_values().collect();
+    };
+    let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ending = split_ending(&name).map_or("", |(_, ending)| ending);
+    for channel in 0..channels {
+        let file = || first.with_file_name(format!("{id}_{channel:04}{ending}"));
+        found.entry(channel).or_insert_with(file);
+    }
+    found.into_values().collect()
 }
 
 /// All preprocessed cases in a folder, `CASE/case.toml`, by id.
@@ -99,10 +102,15 @@ pub fn from_cases(folder: &Path) -> Result<Vec<Unit>> {
 /// # Errors
 /// Names the first id that isn't there.
 pub fn select(units: Vec<Unit>, folder: &Path, wanted: &[String]) -> Result<Vec<Unit>> {
-    if let Some(id) = wanted.iter().find(|id| units.iter().all(|u| u.id != **id)) {
-        return Err(Error::input(folder, format!("has no case {id}")));
-    }
+    check_wanted(folder, wanted, |id| units.iter().any(|u| u.id == id))?;
     Ok(units.into_iter().filter(|u| wanted.contains(&u.id)).collect())
+}
+
+fn check_wanted(folder: &Path, wanted: &[String], there: impl Fn(&str) -> bool) -> Result<()> {
+    match wanted.iter().find(|id| !there(id)) {
+        None => Ok(()),
+        Some(id) => Err(Error::input(folder, format!("has no case {id}"))),
+    }
 }
 
 fn list(folder: &Path) -> Result<Vec<String>> {
@@ -118,13 +126,6 @@ fn list(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// `CASE_0001` → (`CASE`, 1).
-fn channel_of(stem: &str) -> Option<(&str, usize)> {
-    let (case, digits) = stem.rsplit_once('_')?;
-    let number = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
-    Some((case, digits.parse().ok().filter(|_| number && !case.is_empty())?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +137,7 @@ mod tests {
             artifact::Commit::file(&folder.path().join(name), b"").unwrap();
         }
         let file = |p: PathBuf| p.file_name().unwrap().to_string_lossy().into_owned();
-        let units = from_folder(folder.path(), channels).unwrap();
+        let units = from_folder(folder.path(), channels, &[]).unwrap();
         units
             .into_iter()
             .map(|unit| match unit.source {
@@ -165,6 +166,11 @@ mod tests {
             [case("a", &["a_0000.nii", "a_0001.nii", "a_0002.nii"])]
         );
         assert_eq!(found(&["a_0000.nii"], 2), [case("a", &["a_0000.nii"])]);
+        // Behind a gap, too, and of another ending.
+        assert_eq!(
+            found(&["a_0000.nii", "a_0003.png"], 2),
+            [case("a", &["a_0000.nii", "a_0001.nii", "a_0003.png"])]
+        );
     }
 
     #[test]
@@ -181,10 +187,32 @@ mod tests {
 
     #[test]
     fn a_single_image_is_named_after_its_first_file() {
-        let id = |file: &str| from_files(&[PathBuf::from(file)], None).id;
+        let id = |file: &str| from_files(&[PathBuf::from(file)], None).unwrap().id;
         assert_eq!(id("x/liver_12_0000.nii.gz"), "liver_12");
         assert_eq!(id("x/liver_12.nii"), "liver_12");
         assert_eq!(id("x/p_0007.nii"), "p_0007");
-        assert_eq!(from_files(&["a.nii".into()], Some("b")).id, "b");
+        assert_eq!(from_files(&["a.nii".into()], Some("b")).unwrap().id, "b");
+    }
+
+    #[test]
+    fn files_of_one_channel_are_refused_unless_their_case_is_not_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a_0000.nii", "a_0000.nii.gz", "b.nii", "b.nii.gz", "c.nii"] {
+            artifact::Commit::file(&folder.path().join(name), b"").unwrap();
+        }
+        let of = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|id| (*id).into()).collect();
+            from_folder(folder.path(), 2, &wanted)
+        };
+        for (id, pair) in [("a", ["a_0000.nii", "a_0000.nii.gz"]), ("b", ["b.nii", "b.nii.gz"])] {
+            let error = of(&[id]).unwrap_err();
+            assert_eq!(error.path, folder.path().join(pair[0]));
+            assert!(error.message.contains(pair[1]), "{error}");
+        }
+        assert!(of(&[]).is_err());
+        assert_eq!(of(&["c"]).unwrap().len(), 1);
+        assert_eq!(of(&["d"]).unwrap_err().message, "has no case d");
+        let pair = ["a_0000.nii", "a_0000.nii.gz"].map(|name| folder.path().join(name));
+        assert!(from_files(&pair, None).is_err());
     }
 }

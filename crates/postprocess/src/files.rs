@@ -1,6 +1,7 @@
 //! Which file belongs to which case, which predictions belong together, and label maps read from them.
 
 use crate::scheme::Scheme;
+use artifact::image::folder::{CaseFiles, Folder};
 use artifact::image::{self, Volume};
 use artifact::nifti::ByteVolume;
 use artifact::prediction::{self, Found, PROBABILITIES, Prediction};
@@ -10,36 +11,25 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Endings of images; a pair counts by its header.
-const ENDINGS: [&str; 5] = [".nii.gz", ".nii", ".hdr", ".hdr.gz", ".png"];
-
-/// The images of a folder by case id (the name without ending). Hidden files, such as the `._CASE.nii.gz` that some
-/// systems leave, don't count.
+/// The images of a folder by case id (the name without ending).
 ///
 /// # Errors
-/// If the folder can't be read, or holds a case twice.
-pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let fail = |e| Error::io(folder, "read this folder", &e);
-    let mut cases = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let case = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
-        let Some(case) = case.filter(|case| !case.starts_with('.')) else { continue };
-        if let Some(other) = cases.insert(case.to_string(), path.clone()) {
-            let other = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(Error::input(
-                folder,
-                format!("holds case {case} as {other} and as {name}"),
-            ));
-        }
-    }
-    Ok(cases)
+/// If the folder can't be read, or two files are the same image.
+pub fn list(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let folder = Folder::read(path)?;
+    let image = |name: &str| Ok(folder.image(name)?.map(|file| (name.to_string(), file)));
+    folder.names().filter_map(|name| image(name).transpose()).collect()
 }
 
 /// The file of a case's first channel: `CASE_0000` or, with the channels in one 4D file, `CASE`.
-pub fn first_channel<'a>(images: &'a BTreeMap<String, PathBuf>, case: &str) -> Option<&'a PathBuf> {
-    images.get(&format!("{case}_0000")).or_else(|| images.get(case))
+///
+/// # Errors
+/// If two files lead to the same channel.
+pub fn first_channel(images: &Folder, case: &str) -> Result<Option<PathBuf>> {
+    Ok(images.case(case)?.and_then(|files| match files {
+        CaseFiles::Whole(file) => Some(file),
+        CaseFiles::Channels(mut channels) => channels.remove(&0),
+    }))
 }
 
 /// Reads a label map: a volume of one channel.

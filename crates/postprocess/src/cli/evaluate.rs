@@ -1,6 +1,7 @@
 //! `nnu-postprocess evaluate`.
 
 use super::each_case;
+use artifact::image::folder::Folder;
 use artifact::image::{self, Geometry, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Found;
@@ -13,7 +14,6 @@ use postprocess::scheme::Scheme;
 use postprocess::score::{Counts, Side, labels_found, summarise, voxel_ml};
 use postprocess::{files, table};
 use stage::{Common, Error, Files, Result, Run};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Flags of `evaluate`.
@@ -143,15 +143,15 @@ fn of_fold(args: &Args, mut predictions: Vec<Found>, run: &Run) -> Result<Vec<Fo
 /// Every prediction with its reference, and with its image where pictures are wanted.
 fn pair(args: &Args, predictions: &[Found], run: &Run) -> Result<Vec<Case>> {
     let mut references = files::list(&args.labels)?;
-    let images = args.images.as_deref().map(files::list).transpose()?.unwrap_or_default();
+    let images = args.images.as_deref().map(Folder::read).transpose()?;
     let cases: Result<Vec<Case>> = predictions
         .iter()
         .map(|found| {
             let id = found.case.clone();
             let reference =
                 references.remove(&id).ok_or_else(|| missing(&args.labels, &id, "label"))?;
-            let overlay =
-                args.overlays.as_deref().map(|folder| overlay_of(args, &images, folder, &id));
+            let wanted = args.overlays.as_deref().zip(images.as_ref());
+            let overlay = wanted.map(|(folder, images)| overlay_of(args, images, folder, &id));
             let overlay = overlay.transpose()?;
             Ok(Case { id, predicted: found.segmentation.clone(), reference, overlay })
         })
@@ -166,15 +166,10 @@ fn pair(args: &Args, predictions: &[Found], run: &Run) -> Result<Vec<Case>> {
     cases
 }
 
-fn overlay_of(
-    args: &Args,
-    images: &BTreeMap<String, PathBuf>,
-    folder: &Path,
-    id: &str,
-) -> Result<(PathBuf, PathBuf)> {
+fn overlay_of(args: &Args, images: &Folder, folder: &Path, id: &str) -> Result<(PathBuf, PathBuf)> {
     let source = args.images.as_deref().unwrap_or(Path::new("--images"));
-    let image = files::first_channel(images, id).ok_or_else(|| missing(source, id, "image"))?;
-    Ok((image.clone(), folder.join(format!("{id}.png"))))
+    let image = files::first_channel(images, id)?.ok_or_else(|| missing(source, id, "image"))?;
+    Ok((image, folder.join(format!("{id}.png"))))
 }
 
 fn missing(folder: &Path, id: &str, what: &str) -> Error {

@@ -1,0 +1,221 @@
+//! The images of a folder, told apart by their names alone: which case they show, and which of its channels.
+//!
+//! `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, … are the channels of one case, whatever their endings; a file without such a
+//! number, or whose case has no channel 0, is an image by itself. Hidden files and macOS's `._` companions are no images. A
+//! pair `.hdr`, `.img` is one image. Two files that lead to the same image are an error: none of them is the better one.
+
+use super::split_ending;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The images of a folder by name.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+    /// File names by what comes before their endings; of a pair the header.
+    images: BTreeMap<String, Vec<String>>,
+}
+
+/// The files of one case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaseFiles {
+    /// One file without a channel number.
+    Whole(PathBuf),
+    /// Files by channel number: 0 is among them, others may be missing.
+    Channels(BTreeMap<usize, PathBuf>),
+}
+
+impl Folder {
+    /// Lists a folder.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let fail = |e| Error::io(path, "read this folder", &e);
+        let mut images = BTreeMap::<String, Vec<String>>::new();
+        for entry in std::fs::read_dir(path).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+            let known = split_ending(&name).filter(|(stem, _)| !stem.starts_with('.'));
+            if let Some((stem, _)) = known {
+                images.entry(stem.into()).or_default().push(name);
+            }
+        }
+        for names in images.values_mut() {
+            names.sort();
+            let voxels = |name: &String| split_ending(name).is_some_and(|(_, e)| is_voxels(e));
+            let paired = names.iter().any(|name| !voxels(name) && name.contains(".hdr"));
+            // The voxels of a pair are no second image, but twice the voxels are.
+            if paired && names.iter().filter(|name| voxels(name)).count() == 1 {
+                names.retain(|name| !voxels(name));
+            }
+        }
+        Ok(Self { path: path.into(), images })
+    }
+
+    /// As [`Self::read`]; empty if there is no such folder.
+    ///
+    /// # Errors
+    /// If it can't be read for another reason.
+    pub fn read_if_there(path: &Path) -> Result<Self> {
+        match path.try_exists() {
+            Ok(false) => Ok(Self { path: path.into(), images: BTreeMap::new() }),
+            _ => Self::read(path),
+        }
+    }
+
+    /// Names without endings, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.images.keys().map(String::as_str)
+    }
+
+    /// The image of this name without ending.
+    ///
+    /// # Errors
+    /// If several files are it.
+    pub fn image(&self, name: &str) -> Result<Option<PathBuf>> {
+        match self.images.get(name).map(Vec::as_slice) {
+            None | Some([]) => Ok(None),
+            Some([file]) => Ok(Some(self.path.join(file))),
+            Some([file, other, ..]) => Err(twice(&self.path.join(file), &self.path.join(other))),
+        }
+    }
+
+    /// All cases, sorted: names, without the channel numbers of those that have a channel 0.
+    pub fn cases(&self) -> BTreeSet<&str> {
+        self.names().map(|name| self.channel(name).map_or(name, |(case, _)| case)).collect()
+    }
+
+    /// The files of a case.
+    ///
+    /// # Errors
+    /// If two files lead to the same channel.
+    pub fn case(&self, case: &str) -> Result<Option<CaseFiles>> {
+        let whole = self.image(case)?.filter(|_| self.channel(case).is_none());
+        let mut channels = BTreeMap::new();
+        let numbers = format!("{case}_0000")..=format!("{case}_9999");
+        for (name, _) in self.images.range(numbers) {
+            if let Some((_, channel)) = self.channel(name).filter(|(of, _)| *of == case) {
+                channels.extend(self.image(name)?.map(|file| (channel, file)));
+            }
+        }
+        match (whole, channels.first_key_value()) {
+            (Some(whole), Some((_, first))) => Err(twice(first, &whole)),
+            (Some(whole), None) => Ok(Some(CaseFiles::Whole(whole))),
+            (None, Some(_)) => Ok(Some(CaseFiles::Channels(channels))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Case and channel of a name, if the case has a channel 0.
+    fn channel<'a>(&self, name: &'a str) -> Option<(&'a str, usize)> {
+        split_channel(name).filter(|(case, _)| self.images.contains_key(&format!("{case}_0000")))
+    }
+}
+
+/// `CASE_0001` → (`CASE`, 1): four digits, as nnU-Net names channels.
+pub fn split_channel(name: &str) -> Option<(&str, usize)> {
+    let (case, digits) = name.rsplit_once('_')?;
+    let number = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
+    Some((case, digits.parse().ok().filter(|_| number && !case.is_empty())?))
+}
+
+/// The error of files that the caller names one by one, if two of them are the same image.
+///
+/// # Errors
+/// Names the first two files of one folder that are the same but for their endings, or the same altogether.
+pub fn check_distinct(files: &[PathBuf]) -> Result<()> {
+    let key = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = split_ending(&name).map_or(name.as_str(), |(stem, _)| stem).to_string();
+        (file.parent().map(Path::to_path_buf), stem)
+    };
+    let mut seen = BTreeMap::new();
+    for file in files {
+        if let Some(other) = seen.insert(key(file), file) {
+            return Err(twice(other, file));
+        }
+    }
+    Ok(())
+}
+
+fn twice(file: &Path, other: &Path) -> Error {
+    let message = format!("and {} are both the same channel of one case", other.display());
+    Error::input(file, message).hint("keep the right one of the two and move the other away")
+}
+
+fn is_voxels(ending: &str) -> bool {
+    ending.starts_with(".img")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> (tempfile::TempDir, Folder) {
+        let at = tempfile::tempdir().unwrap();
+        for name in names {
+            crate::Commit::file(&at.path().join(name), b"").unwrap();
+        }
+        let folder = Folder::read(at.path()).unwrap();
+        (at, folder)
+    }
+
+    /// Ids with their files' names; `!` before the two names of an error.
+    fn found(names: &[&str]) -> Vec<String> {
+        let (at, folder) = folder(names);
+        let name = |p: &Path| p.file_name().unwrap().to_string_lossy().into_owned();
+        let line = |case: &&str| match folder.case(case) {
+            Ok(Some(CaseFiles::Whole(file))) => format!("{case}: {}", name(&file)),
+            Ok(Some(CaseFiles::Channels(files))) => {
+                let files: Vec<_> =
+                    files.iter().map(|(c, file)| format!("{c} {}", name(file))).collect();
+                format!("{case}: {}", files.join(", "))
+            }
+            Ok(None) => format!("{case}: none"),
+            Err(e) => {
+                let other = e.message.replace(&format!("{}/", at.path().display()), "");
+                format!("{case}! {} {}", name(&e.path), other.split(' ').nth(1).unwrap())
+            }
+        };
+        folder.cases().iter().map(line).collect()
+    }
+
+    #[test]
+    fn names_lead_to_cases_and_channels() {
+        let names = ["b_0001.nii.gz", "b_0000.nii", "a_0002.png", "a_0000.nii.gz", "notes.txt"];
+        let channels = ["a: 0 a_0000.nii.gz, 2 a_0002.png", "b: 0 b_0000.nii, 1 b_0001.nii.gz"];
+        assert_eq!(found(&names), channels);
+        let names =
+            ["la_003.nii.gz", "p_0007.nii.gz", "x.hdr", "x.img", "._la_003.nii.gz", "p.nii"];
+        let whole = ["la_003: la_003.nii.gz", "p: p.nii", "p_0007: p_0007.nii.gz", "x: x.hdr"];
+        assert_eq!(found(&names), whole);
+        let names = ["y_0000.hdr.gz", "y_0000.img.gz", "z.img", "q_00001.nii", "_0000.nii"];
+        let odd = ["_0000: _0000.nii", "q_00001: q_00001.nii", "y: 0 y_0000.hdr.gz", "z: z.img"];
+        assert_eq!(found(&names), odd);
+        // An id may itself look like a channel.
+        assert_eq!(found(&["a_0000_0000.nii"]), ["a_0000: 0 a_0000_0000.nii"]);
+    }
+
+    #[test]
+    fn two_files_of_one_channel_are_an_error_that_names_both() {
+        for (names, expected) in [
+            (vec!["a_0000.nii", "a_0000.nii.gz"], "a! a_0000.nii a_0000.nii.gz"),
+            (vec!["a_0000.nii", "a_0001.nii", "a_0001.png"], "a! a_0001.nii a_0001.png"),
+            (vec!["a.nii", "a.nii.gz"], "a! a.nii a.nii.gz"),
+            (vec!["a_0000.nii.gz", "a.nii.gz"], "a! a_0000.nii.gz a.nii.gz"),
+            (vec!["a.hdr", "a.img", "a.nii"], "a! a.hdr a.nii"),
+            (vec!["a.hdr", "a.img", "a.img.gz"], "a! a.hdr a.img"),
+            (vec!["a.hdr", "a.hdr.gz", "a.img"], "a! a.hdr a.hdr.gz"),
+        ] {
+            assert_eq!(found(&names), [expected], "{names:?}");
+        }
+        let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        check_distinct(&files(&["x/a.nii", "y/a.nii", "x/b.nii"])).unwrap();
+        for pair in [["x/a.nii", "x/a.nii.gz"], ["x/a.nii", "x/a.nii"]] {
+            let error = check_distinct(&files(&pair)).unwrap_err();
+            assert_eq!(error.path, Path::new(pair[0]));
+            assert!(error.message.contains(pair[1]), "{error}");
+        }
+    }
+}
