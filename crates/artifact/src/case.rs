@@ -7,6 +7,7 @@
 //!   In a data set with regions the first number is the region's, from 1; with an ignore label, rows with −1 are
 //!   annotated voxels of any class.
 
+use crate::image::Turn;
 use crate::nifti::Geometry;
 use crate::npy::Mapped;
 use crate::recipe::AnatomicalAxis;
@@ -62,11 +63,19 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// How to get back to the original grid: undo in the order resample → crop → transpose.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_unflipped(flip: &[bool; 3]) -> bool {
+    *flip == [false; 3]
+}
+
+/// How to get back to the original grid: undo in the order resample → crop → flip → transpose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Original {
     /// Plan axis `i` is image axis `transpose[i]`.
     pub transpose: [usize; 3],
+    /// Plan axis `i` runs against that image axis: the image was turned to RAS.
+    #[serde(default, skip_serializing_if = "is_unflipped")]
+    pub flip: [bool; 3],
     /// Crop box in plan axes: first voxel.
     pub crop_lower: [usize; 3],
     /// Crop box in plan axes: one past the last voxel.
@@ -76,6 +85,11 @@ pub struct Original {
 }
 
 impl Original {
+    /// From image axes (as stored) to plan axes.
+    pub fn turn(&self) -> Turn {
+        Turn { axes: self.transpose, flip: self.flip }
+    }
+
     /// Shape of the crop box (plan axes): the shape before resampling.
     pub fn cropped_shape(&self) -> [usize; 3] {
         std::array::from_fn(|i| self.crop_upper[i] - self.crop_lower[i])

@@ -8,8 +8,8 @@
 
 mod json;
 
-use crate::image::folder::{CaseFiles, Folder, check_distinct, split_channel};
-use crate::image::{self, Geometry, Volume, split_ending};
+use crate::image::folder::{Folder, check_distinct, split_channel};
+use crate::image::{self, Apart, Geometry, Reader, Volume, split_ending};
 use crate::{Error, Label, Region, Result, file};
 use json::Description;
 use ndarray::Array4;
@@ -34,6 +34,8 @@ pub struct Dataset {
     pub ignore: Option<Label>,
     /// `.nii.gz`, `.nii`, …
     pub file_ending: String,
+    /// How images are read.
+    pub reader: Reader,
     /// `numTraining`, where `dataset.json` has it.
     pub declared_training: Option<usize>,
     /// Case ids that occur more than once in `dataset.json`; only their first entry is in `training`.
@@ -76,6 +78,8 @@ pub struct DatasetJson {
     pub ids: Option<Vec<String>>,
     /// nnU-Net's class that reads the images, where the file names one.
     pub image_reader: Option<String>,
+    /// How images are read, where the file says it.
+    pub reader: Option<Reader>,
 }
 
 impl DatasetJson {
@@ -103,7 +107,8 @@ impl DatasetJson {
             file_ending: read.file_ending,
             training_cases: read.declared_training,
             ids,
-            image_reader: read.image_reader,
+            reader: read.reader.as_ref().map(|(_, reader)| *reader),
+            image_reader: read.reader.map(|(class, _)| class),
         })
     }
 }
@@ -132,6 +137,7 @@ impl Dataset {
             regions: description.regions.clone(),
             ignore: description.ignore.clone(),
             file_ending: description.file_ending.clone().unwrap_or_default(),
+            reader: description.reader.as_ref().map(|r| r.1).unwrap_or_default(),
             declared_training: description.declared_training,
             duplicate_ids: Vec::new(),
             training: Vec::new(),
@@ -193,13 +199,13 @@ impl Dataset {
     /// All channels of a case as one volume, on the first file's geometry.
     ///
     /// # Errors
-    /// If a file can't be read, channels are missing or too many, or shape or spacing differ between channels. Where
-    /// channels only lie elsewhere in space, that's left to the integrity check's warning, as nnU-Net does.
+    /// If a file can't be read, channels are missing or too many, or shape or spacing differ between channels.
     pub fn read_image(&self, case: &DatasetCase) -> Result<Volume> {
-        self.read_image_with(case, image::read)
+        Ok(self.read_image_with(case, |path| self.reader.read(path))?.0)
     }
 
-    /// [`Self::read_image`] for callers that need the files' bytes themselves too: `read` does what `image::read` does.
+    /// [`Self::read_image`] for callers that need the files' bytes themselves too: `read` does what the reader's does. Also
+    /// gives the channels that lie elsewhere in space than the first.
     ///
     /// # Errors
     /// As there, and what `read` returns.
@@ -207,27 +213,29 @@ impl Dataset {
         &self,
         case: &DatasetCase,
         mut read: impl FnMut(&Path) -> Result<Volume>,
-    ) -> Result<Volume> {
-        let mut stack = Stack::new(self.channels.len());
+    ) -> Result<(Volume, Vec<Apart>)> {
+        let mut stack = Stack::new(self.channels.len(), self.reader);
+        let mut apart = Vec::new();
         for path in &case.images {
-            stack.push(path, read(path)?)?;
+            apart.extend(stack.push(path, read(path)?)?);
         }
-        stack.finish().map_err(|found| {
+        let volume = stack.finish().map_err(|found| {
             let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
             let (count, names) = (self.channels.len(), self.channels.join(", "));
             let message =
                 format!("case {} has {found} channels, expected {count}: {names}", case.id);
             Error::input(first, message)
                 .hint("one file per channel, CASE_0000, CASE_0001, …, or one 4D file")
-        })
+        })?;
+        Ok((volume, apart))
     }
 
-    /// A case's label map: one channel of label values as stored.
+    /// A case's label map: one channel of label values, its axes as stored; [`Reader::lay`] lays it over its image.
     ///
     /// # Errors
     /// If the case has no label, or the file can't be read or has several channels.
     pub fn read_label(&self, case: &DatasetCase) -> Result<Volume> {
-        self.read_label_with(case, image::read)
+        self.read_label_with(case, |path| self.reader.read(path))
     }
 
     /// [`Self::read_label`] as [`Self::read_image_with`].
@@ -384,6 +392,7 @@ impl Dataset {
 #[derive(Debug)]
 pub struct Stack {
     declared: usize,
+    reader: Reader,
     found: usize,
     /// The first file and its geometry, and the channels so far.
     first: Option<(PathBuf, Geometry, Vec<f32>)>,
@@ -391,15 +400,19 @@ pub struct Stack {
 
 impl Stack {
     /// Waits for `declared` channels.
-    pub fn new(declared: usize) -> Self {
-        Self { declared, found: 0, first: None }
+    pub fn new(declared: usize, reader: Reader) -> Self {
+        Self { declared, reader, found: 0, first: None }
     }
 
-    /// Adds all channels of a file.
+    /// Adds all channels of a file, in the first file's axes; whether it lies elsewhere in space.
     ///
     /// # Errors
     /// If its shape or spacing isn't the first file's.
-    pub fn push(&mut self, path: &Path, volume: Volume) -> Result<()> {
+    pub fn push(&mut self, path: &Path, volume: Volume) -> Result<Option<Apart>> {
+        let (volume, apart) = match &self.first {
+            None => (volume, None),
+            Some((first, geometry, _)) => self.reader.lay(path, volume, (first, geometry))?,
+        };
         let Volume { geometry, channels } = volume;
         let (count, z, y, x) = channels.dim();
         self.found += count;
@@ -407,20 +420,17 @@ impl Stack {
             true => channels.into_raw_vec_and_offset().0,
             false => channels.iter().copied().collect(),
         };
-        let Some((first, expected, whole)) = &mut self.first else {
+        let Some((.., whole)) = &mut self.first else {
             let mut values = values;
             values.reserve_exact(self.declared.saturating_sub(count) * z * y * x);
             self.first = Some((path.into(), geometry, values));
-            return Ok(());
+            return Ok(None);
         };
-        geometry
-            .same_grid(expected)
-            .map_err(|e| Error::input(path, format!("{e} as in {}", first.display())))?;
         // Surplus channels are only counted: `finish` refuses them.
         if self.found <= self.declared {
             whole.extend_from_slice(&values);
         }
-        Ok(())
+        Ok(apart)
     }
 
     /// The geometry of the first file.

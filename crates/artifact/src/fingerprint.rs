@@ -1,5 +1,6 @@
-//! `fingerprint.toml`: what `nnu-fingerprint` measured; axes z, y, x as stored in the images.
+//! `fingerprint.toml`: what `nnu-fingerprint` measured; axes z, y, x as the data set's reader gives them.
 
+use crate::image::Reader;
 use crate::plan::Intensity;
 use crate::{Kind, Label, Region};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct MeasuredDataset {
     pub name: String,
     /// `.nii.gz`, `.nii`, …
     pub file_ending: String,
+    /// How images and label maps are read.
+    #[serde(default, skip_serializing_if = "Reader::is_default")]
+    pub reader: Reader,
 }
 
 /// One channel.
@@ -52,7 +56,7 @@ pub struct MeasuredChannel {
 pub struct MeasuredCase {
     /// Case id.
     pub id: String,
-    /// Shape as stored.
+    /// Shape, axes as the reader gives them: as stored, or of RAS.
     pub shape: [usize; 3],
     /// Spacing.
     pub spacing_mm: [f64; 3],

@@ -4,12 +4,19 @@
 //! apart, so that the plan's first axis is the one that isn't there.
 
 pub mod folder;
+mod meet;
 mod png;
+mod reader;
+mod turn;
 
 pub use crate::nifti::{Geometry, Volume};
 use crate::{Error, Result, file, nifti};
+pub use meet::{Apart, meet};
 use ndarray::{Array3, ArrayView3, Axis};
+pub use reader::Reader;
+pub(crate) use reader::closest_by_nibabel;
 use std::path::{Path, PathBuf};
+pub use turn::Turn;
 
 /// Endings that are read, longest match first.
 pub const ENDINGS: [&str; 7] = [".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img", ".png"];

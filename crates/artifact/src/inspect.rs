@@ -2,6 +2,7 @@
 
 use crate::case::OpenCase;
 use crate::fingerprint::Fingerprint;
+use crate::image::Reader;
 use crate::model::{self, History, Model};
 use crate::plan::Plan;
 use crate::postprocessing::Postprocessing;
@@ -135,7 +136,8 @@ fn check_prediction(
 ) -> Result<()> {
     let info = &prediction.prediction;
     let segmentation = record::sibling(path, &info.segmentation)?;
-    let volume = image::read(&segmentation)?;
+    // Of all readers this one takes most headers, and only the shape is looked at.
+    let volume = Reader::Nibabel.read(&segmentation).or_else(|_| image::read(&segmentation))?;
     let [z, y, x] = volume.geometry.shape;
     if volume.geometry.shape != info.shape {
         return Err(Error::input(

@@ -5,6 +5,7 @@
 mod nnunet;
 
 use crate::bounds::{self, Rule};
+use crate::image::{Reader, Turn};
 use crate::{Kind, Label, Region, recipe::Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,12 +46,21 @@ pub struct PlannedDataset {
     pub training_cases: usize,
     /// `.nii.gz`, `.nii`, …: what predictions are written as.
     pub file_ending: String,
+    /// How images and label maps are read; the plan's image axes are those that it gives.
+    #[serde(default, skip_serializing_if = "Reader::is_default")]
+    pub reader: Reader,
+}
+
+impl PlannedDataset {
+    fn check(&self) -> Result<(), String> {
+        self.reader.check_ending(&self.file_ending)
+    }
 }
 
 /// How image axes map to the plan's axes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Geometry {
-    /// Plan axis `i` is image axis `transpose[i]` (image axes are z, y, x as stored).
+    /// Plan axis `i` is image axis `transpose[i]` (image axes are z, y, x as the data set's reader gives them).
     pub transpose: [usize; 3],
     /// Median spacing of the cases as stored, per plan axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +90,7 @@ pub struct NnunetNames {
     /// Class of the planner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planner: Option<String>,
-    /// Class that reads the images.
+    /// Class that reads the images, as its files name it; what it does is `dataset.reader`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_reader: Option<String>,
     /// Folders of preprocessed cases by configuration, where they aren't named as its planners name them.
@@ -275,6 +285,11 @@ impl Plan {
         })
     }
 
+    /// From an image's axes as stored to the plan's.
+    pub fn turn(&self, image: &crate::image::Geometry) -> Turn {
+        self.dataset.reader.turn(image).then(Turn::of_transpose(self.geometry.transpose))
+    }
+
     /// Output channels of a network: regions if there are any, else classes.
     pub fn outputs(&self) -> usize {
         if self.regions.is_empty() { self.labels.len() } else { self.regions.len() }
@@ -323,6 +338,8 @@ impl Plan {
             regions: Vec<&'a [i32]>,
             #[serde(skip_serializing_if = "Option::is_none")]
             ignore: Option<i32>,
+            #[serde(skip_serializing_if = "Reader::is_default")]
+            reader: Reader,
             rules: &'a crate::recipe::Preprocessing,
         }
         let c = self.configuration(configuration)?;
@@ -340,6 +357,7 @@ impl Plan {
             labels: self.labels.iter().map(|label| label.value).collect(),
             regions: self.regions.iter().map(|region| region.values.as_slice()).collect(),
             ignore: self.ignore.as_ref().map(|label| label.value),
+            reader: self.dataset.reader,
             rules: &self.recipe.preprocessing,
         };
         let text = toml::to_string(&decisive).map_err(|e| e.to_string())?;
@@ -368,6 +386,15 @@ impl Kind for Plan {
         }
         if let Some(shape) = self.geometry.median_shape {
             bounds::MEDIAN_EDGE.check_all("geometry.median_shape", &shape)?;
+        }
+        self.dataset.check().map_err(|e| format!("dataset.reader: {e}"))?;
+        if let Some(class) = &self.nnunet.image_reader {
+            let read = Reader::of_class("nnunet.image_reader", class)?;
+            if read != self.dataset.reader {
+                return Err(format!(
+                    "nnunet.image_reader = \"{class}\", which isn't what dataset.reader says"
+                ));
+            }
         }
         crate::label::check_labels(&self.labels)?;
         crate::label::check_regions(&self.labels, &self.regions, self.ignore.as_ref())?;

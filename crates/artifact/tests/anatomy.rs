@@ -14,7 +14,7 @@ fn original(columns: [[f64; 3]; 3], transpose: [usize; 3]) -> Original {
     geometry.direction =
         std::array::from_fn(|row| std::array::from_fn(|column| columns[column][row]));
     let crop_upper = transpose.map(|axis| [4, 5, 6][axis]);
-    Original { transpose, crop_lower: [0; 3], crop_upper, geometry }
+    Original { transpose, flip: [false; 3], crop_lower: [0; 3], crop_upper, geometry }
 }
 
 /// The LPS directions of an orientation code: the letters say where x, y and z point to.

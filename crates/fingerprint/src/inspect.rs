@@ -40,7 +40,7 @@ pub(crate) fn inspect(folder: &Path, dataset: &Dataset, case: &DatasetCase) -> I
     if let (Some(image), Some((label, class_voxels))) = (image, label)
         && crate::error_count(&look.found.problems) == 0
     {
-        look.found.measured = Some(measure(case, &image, &label, class_voxels));
+        look.found.measured = Some(measure(dataset, case, &image, &label, class_voxels));
     }
     look.found
 }
@@ -60,9 +60,9 @@ impl Look<'_> {
 
     /// All channels, if every file is there, readable and on the same grid.
     fn image(&mut self) -> Option<Volume> {
-        let mut stack = Stack::new(self.dataset.channels.len());
+        let mut stack = Stack::new(self.dataset.channels.len(), self.dataset.reader);
         let mut complete = true;
-        let mut first: Option<Geometry> = None;
+        let mut first: Option<(&Path, Geometry)> = None;
         let mut constant = Vec::new();
         let mut channels = 0;
         for path in &self.case.images {
@@ -73,8 +73,11 @@ impl Look<'_> {
             constant.extend(self.check_values(path, volume.channels.view()));
             channels += volume.channels.len_of(Axis(0));
             match &first {
-                None => first = Some(volume.geometry.clone()),
-                Some(first) => complete &= self.same_grid(path, &volume.geometry, first),
+                None => first = Some((path, volume.geometry.clone())),
+                Some((other, first)) => {
+                    let geometry = self.axes_of(&volume.geometry, first);
+                    complete &= self.meets((path, &geometry), (other, first), Class::Place);
+                }
             }
             complete = complete && stack.push(path, volume).is_ok();
         }
@@ -120,9 +123,11 @@ impl Look<'_> {
             self.found.problems.push(Problem::new(Class::MissingFile, case, "no label listed"));
             return None;
         };
-        let volume = self.read(path)?;
-        if let Some(image) = image {
-            self.same_grid(path, &volume.geometry, image);
+        let mut volume = self.read(path)?;
+        if let (Some(image), Some(file)) = (image, self.case.images.first()) {
+            let turn = self.dataset.reader.turn_like(&volume.geometry, image);
+            volume = volume.turned(turn);
+            self.meets((path, &volume.geometry), (file, image), Class::TurnedLabel);
         }
         if let Err(error) = image::check_label(path, &volume) {
             self.problem(Class::ChannelCount, path, error.message);
@@ -156,17 +161,31 @@ impl Look<'_> {
             self.found.hashes.insert(file, hash_bytes(&bytes));
             contents.push(bytes);
         }
-        image::decode(path, contents)
+        self.dataset.reader.decode(path, contents)
     }
 
-    fn same_grid(&mut self, path: &Path, found: &Geometry, expected: &Geometry) -> bool {
+    /// A file's geometry in the axes of another one.
+    fn axes_of(&self, geometry: &Geometry, other: &Geometry) -> Geometry {
+        geometry.turned(self.dataset.reader.turn_like(geometry, other))
+    }
+
+    /// Whether a file lies on the grid of another one; where it lies elsewhere in space is said, as `turned` if its axes
+    /// point elsewhere.
+    fn meets(
+        &mut self,
+        (path, found): (&Path, &Geometry),
+        (other, expected): (&Path, &Geometry),
+        turned: Class,
+    ) -> bool {
         if let Err(detail) = found.same_grid(expected) {
             let class = if found.shape == expected.shape { Class::Spacing } else { Class::Shape };
             self.problem(class, path, detail);
             return false;
         }
-        if let Err(detail) = found.same_place(expected) {
-            self.problem(Class::Place, path, detail);
+        if let Ok(Some(apart)) = image::meet((path, found), (other, expected)) {
+            let other = crate::relative(self.folder, other);
+            let class = if apart.turned { turned } else { Class::Place };
+            self.problem(class, path, format!("{} as in {other}", apart.detail));
         }
         true
     }
@@ -268,7 +287,13 @@ fn shorten(list: &[String]) -> String {
     format!("{}{more}", list[..list.len().min(8)].join(", "))
 }
 
-fn measure(case: &DatasetCase, image: &Volume, label: &Volume, class_voxels: Vec<u64>) -> Measured {
+fn measure(
+    dataset: &Dataset,
+    case: &DatasetCase,
+    image: &Volume,
+    label: &Volume,
+    class_voxels: Vec<u64>,
+) -> Measured {
     let bounds = bounding_box(&nonzero_mask(image.channels.view()));
     let [z, y, x] = bounds.clone();
     let runs = foreground_runs(label.channels.slice(s![0, z.clone(), y.clone(), x.clone()]));
@@ -285,11 +310,12 @@ fn measure(case: &DatasetCase, image: &Volume, label: &Volume, class_voxels: Vec
     let cropped_shape = bounds.map(|Range { start, end }| end - start);
     let voxels = |shape: [usize; 3]| shape.iter().product::<usize>() as f64;
     let geometry = &image.geometry;
+    let turn = dataset.reader.turn(geometry);
     let case = MeasuredCase {
         id: case.id.clone(),
-        shape: geometry.shape,
-        spacing_mm: geometry.spacing_mm,
-        cropped_shape,
+        shape: turn.order(geometry.shape),
+        spacing_mm: turn.order(geometry.spacing_mm),
+        cropped_shape: turn.order(cropped_shape),
         relative_size: voxels(cropped_shape) / voxels(geometry.shape),
         class_voxels,
     };

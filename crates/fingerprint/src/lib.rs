@@ -184,6 +184,7 @@ fn combine(dataset: &Dataset, cases: Vec<Inspected>, pools: &[Pool]) -> Fingerpr
         dataset: MeasuredDataset {
             name: dataset.name.clone(),
             file_ending: dataset.file_ending.clone(),
+            reader: dataset.reader,
         },
         channels: dataset.channels.iter().zip(pools).enumerate().map(channel).collect(),
         labels: dataset.labels.clone(),

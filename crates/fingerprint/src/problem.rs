@@ -34,6 +34,8 @@ pub enum Class {
     CaseCount,
     /// No case has a voxel of any class, or no image shows anything.
     NothingToLearn,
+    /// A label whose axes point elsewhere in space than its image's: it was flipped, or its axes exchanged.
+    TurnedLabel,
     /// Channels or label of a case lie at different places.
     Place,
     /// All channels of an image are constant.
@@ -72,6 +74,7 @@ impl Class {
             Self::DuplicateId => "duplicate case id",
             Self::CaseCount => "wrong number of cases",
             Self::NothingToLearn => "no labelled voxels",
+            Self::TurnedLabel => "label turned against its image",
             Self::Place => "places in space differ",
             Self::BlankImage => "blank image",
             Self::ConstantChannel => "constant channel",

@@ -325,6 +325,114 @@ fn warnings_are_shown_and_the_data_set_is_used() {
     assert_eq!(table_of(|_| ()), "no problems\n");
 }
 
+/// `direction[axis][axis]` turned around in a file of the first case.
+fn flip(set: &Set, name: &str, bytes: &[u8], axis: usize) {
+    let mut bytes = bytes.to_vec();
+    // srow_x, srow_y, srow_z: four numbers each.
+    let at = 280 + 20 * axis;
+    let step = f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    bytes[at..at + 4].copy_from_slice(&(-step).to_le_bytes());
+    set.remove(name);
+    set.write(name, &bytes);
+}
+
+#[test]
+fn a_label_that_is_turned_against_its_image_is_an_error() {
+    for axis in 0..3 {
+        let plain = |set: &Set| {
+            let bytes = encode_labels(label().view(), &geometry(), false).unwrap();
+            flip(set, "labelsTr/a.nii.gz", &bytes, axis);
+        };
+        let table = table_of(plain);
+        let row = "error    label turned against its image          1\n         labelsTr/a.nii.gz: corners lie up to ";
+        assert!(table.starts_with(row), "{table}");
+        assert!(table.contains("as in imagesTr/a_0000.nii.gz"), "{table}");
+        // A channel is warned of.
+        let table = table_of(|set| {
+            let bytes = encode_image(image(5.0).view(), &geometry(), false).unwrap();
+            flip(set, "imagesTr/a_0001.nii.gz", &bytes, axis);
+        });
+        assert!(
+            table.starts_with(
+                "warning  places in space differ               1\n         imagesTr/a_0001.nii.gz: "
+            ),
+            "{table}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_turns_measures_the_turned_image() {
+    let set = Set::new();
+    // x runs to superior, y to posterior, z to left: RAS has the axes x, y, z of the file as z, y, x.
+    let (spacing, direction) =
+        ([3.0, 2.0, 1.0], [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
+    let turned = Geometry::placed(SHAPE, spacing, [5.0, 6.0, 7.0], direction);
+    let mut image = image(10.0);
+    image.slice_mut(s![.., .., ..2, ..]).fill(0.0);
+    for name in ["a_0000", "a_0001"] {
+        let bytes = encode_image(image.view(), &turned, true).unwrap();
+        set.write(&format!("imagesTr/{name}.nii.gz"), &bytes);
+    }
+    // The label lies at the same place, in another voxel order.
+    let labels = label();
+    let volume = artifact::image::Volume {
+        geometry: turned.clone(),
+        channels: labels.mapv(|v| v as f32).insert_axis(ndarray::Axis(0)),
+    };
+    let turn = artifact::image::Turn { axes: [1, 0, 2], flip: [true, false, true] };
+    let stored = volume.turned(turn);
+    let g = &stored.geometry;
+    let own = Geometry::placed(g.shape, g.spacing_mm, g.origin_mm, g.direction);
+    set.write("labelsTr/a.nii.gz", &encode_image(stored.channels.view(), &own, true).unwrap());
+    for class in ["NibabelIOWithReorient", "SimpleITKIOWithReorient"] {
+        set.describe(&format!(
+            r#"{{"name": "Toy", "channel_names": {{"0": "CT", "1": "PET"}}, "numTraining": 2,
+            "labels": {{"background": 0, "core": 1, "rim": 5}}, "file_ending": ".nii.gz",
+            "overwrite_image_reader_writer": "{class}"}}"#
+        ));
+        let output = set.run(&["--out", "f.toml"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("places in space"), "{said}");
+        let found = Record::<Fingerprint>::load(&set.path("f.toml")).unwrap().body;
+        assert!(found.dataset.reader.turns());
+        let [z, y, x] = SHAPE;
+        let case = &found.cases[0];
+        assert_eq!((case.shape, case.spacing_mm), ([x, y, z], [1.0, 2.0, 3.0]));
+        assert_eq!(case.cropped_shape, [x, y - 2, z]);
+        std::fs::remove_file(set.path("f.toml")).unwrap();
+    }
+    // Others are refused before anything is read.
+    for class in ["Tiff3DIO", "SomeReader"] {
+        let text = std::fs::read_to_string(set.path("dataset.json")).unwrap();
+        set.describe(&text.replace("SimpleITKIOWithReorient", class));
+        let output = set.run(&["--out", "f.toml"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(said.contains(&format!("overwrite_image_reader_writer = \"{class}\"")), "{said}");
+        set.describe(&text);
+    }
+}
+
+#[test]
+fn files_that_lead_to_one_channel_are_refused_by_both_names() {
+    for (stray, beside) in [
+        ("imagesTr/a_0001.nii", "imagesTr/a_0001.nii.gz"),
+        ("imagesTr/b.nii.gz", "imagesTr/b_0000.nii.gz"),
+        ("labelsTr/b.nii", "labelsTr/b.nii.gz"),
+    ] {
+        let set = Set::new();
+        set.write(stray, b"whatever it holds");
+        let output = set.run(&["--check-only"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(stray) && said.contains(beside), "{said}");
+    }
+    // A number beyond a gap is a channel too many.
+    let table = table_of(|s| s.image("a_0007", image(3.0)));
+    assert!(table.contains("wrong number of channels                 1"), "{table}");
+}
+
 #[test]
 fn long_lists_are_cut_unless_verbose() {
     let set = Set::new();

@@ -7,6 +7,7 @@
 
 use crate::planes;
 use artifact::case::{Case, Original};
+use artifact::image::Turn;
 use artifact::recipe::Averaged;
 use half::f16;
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, CowArray, Ix3, Slice, Zip};
@@ -177,11 +178,11 @@ impl Outputs<'_> {
 
 /// Puts class indices of the crop (plan axes) into a volume of background in image axes.
 pub fn into_image(crop: Array3<i16>, original: &Original) -> Array3<i16> {
-    if crop.shape() == original.geometry.shape && original.transpose == [0, 1, 2] {
+    if crop.shape() == original.geometry.shape && original.turn() == Turn::NONE {
         return crop;
     }
     let mut image = Array3::zeros(original.geometry.shape);
-    let mut target = image.view_mut().permuted_axes(original.transpose);
+    let mut target = original.turn().view(image.view_mut());
     for axis in 0..3 {
         let range = original.crop_lower[axis]..original.crop_upper[axis];
         target.slice_axis_inplace(Axis(axis), Slice::from(range));
@@ -200,12 +201,17 @@ pub fn write_f16(
     original: &Original,
     outside: f32,
 ) -> io::Result<()> {
-    let mut plan_axis = [0; 3];
-    for (plan, &image) in original.transpose.iter().enumerate() {
-        plan_axis[image] = plan;
+    let back = original.turn().inverse();
+    let crop = back.view(crop);
+    let edge = original.transposed_shape();
+    // Of an axis that runs the other way the box's last voxel comes first.
+    let mut lower = [0; 3];
+    for (image, &plan) in back.axes.iter().enumerate() {
+        lower[image] = match back.flip[image] {
+            false => original.crop_lower[plan],
+            true => edge[plan] - original.crop_upper[plan],
+        };
     }
-    let crop = crop.permuted_axes(plan_axis);
-    let lower = plan_axis.map(|axis| original.crop_lower[axis]);
     let [depth, height, width] = original.geometry.shape;
     let outside = f16::from_f32(outside).to_le_bytes();
     let mut slice = vec![0; 2 * height * width];
@@ -239,6 +245,7 @@ mod tests {
         let geometry = Geometry::plain([5, 6, 7], [1.0, 2.0, 3.0]);
         let original = Original {
             transpose: [2, 0, 1],
+            flip: [false, true, true],
             crop_lower: [1, 0, 2],
             crop_upper: [7, 4, 6],
             geometry,
@@ -297,7 +304,11 @@ mod tests {
         let mut full = Array4::zeros((3, 5, 6, 7));
         let mut classes = Array3::zeros((5, 6, 7));
         for ((z, y, x), class) in classes.indexed_iter_mut() {
-            let plan = o.transpose.map(|axis| [z, y, x][axis]);
+            let plan = [0, 1, 2].map(|axis| {
+                let image = o.transpose[axis];
+                let voxel = [z, y, x][image];
+                if o.flip[axis] { o.geometry.shape[image] - 1 - voxel } else { voxel }
+            });
             let mut p = full.slice_mut(s![.., z, y, x]);
             if (0..3).any(|a| plan[a] < o.crop_lower[a] || plan[a] >= o.crop_upper[a]) {
                 p[0] = if softmax { 1.0 } else { 0.0 };

@@ -3,6 +3,7 @@
 use crate::lineup::{Lineup, Previous, Stage};
 use crate::predict::window;
 use crate::prepare::Prepared;
+use artifact::image::Turn;
 use artifact::recipe::Averaged;
 use net::sliding_window::{Accumulator, Activation, Window, card_bytes, views};
 use net::{Device, UNet};
@@ -109,7 +110,7 @@ fn label_map(stage: &Stage, prepared: &Prepared) -> u64 {
     let image = volume(original.geometry.shape);
     let wide = stage.ensemble.plan.labels.iter().any(|label| label.value > 255);
     let moved =
-        original.cropped_shape() != original.geometry.shape || original.transpose != [0, 1, 2];
+        original.cropped_shape() != original.geometry.shape || original.turn() != Turn::NONE;
     2 * volume(original.cropped_shape())
         + if moved { 2 * image } else { 0 }
         + image * if wide { 4 } else { 2 }

@@ -4,7 +4,7 @@ use crate::previous::{Given, NextStage, Target};
 use crate::units::{Source, Unit};
 use artifact::case::{Case, IMAGE, OpenCase};
 use artifact::dataset::Stack;
-use artifact::image::{self, Volume};
+use artifact::image::{self, Apart, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
 use artifact::{Provenance, hash_bytes, hash_file, previous, up_to_date};
@@ -47,6 +47,8 @@ pub struct Prepared {
     pub next: Option<Target>,
     /// Predict again even if the output is up to date.
     force: bool,
+    /// Files that lie elsewhere in space than those that they are laid over.
+    pub apart: Vec<Apart>,
     /// Reading and hashing.
     pub read: Duration,
     /// Preprocessing; zero for cases that were preprocessed before.
@@ -151,7 +153,8 @@ impl Job {
         if self.next.is_none() && self.is_done(unit, &provenance) {
             return Ok(None);
         }
-        let mut volume = Some(self.stack(files, stored)?);
+        let (volume, mut apart) = self.stack(files, stored)?;
+        let mut volume = Some(volume);
         let read = begun.elapsed();
         let begun = Instant::now();
         let mut grids = Vec::new();
@@ -162,7 +165,7 @@ impl Job {
             let made = preprocess::preprocess(&unit.id, image, None, &self.plan, name)?;
             grids.push(Grid { case: made.case, image: Image::Made(made.image) });
         }
-        self.finish(unit, provenance, grids, given, read, begun)
+        self.finish(unit, provenance, grids, (given, files.first()), &mut apart, (read, begun))
     }
 
     /// Adds what a first stage predicted, and where the prediction goes beside its record.
@@ -171,25 +174,46 @@ impl Job {
         unit: &Unit,
         provenance: Provenance,
         grids: Vec<Grid>,
-        given: Option<PathBuf>,
-        read: Duration,
-        begun: Instant,
+        (given, image): (Option<PathBuf>, Option<&PathBuf>),
+        apart: &mut Vec<Apart>,
+        (read, begun): (Duration, Instant),
     ) -> Result<Option<Prepared>> {
         let case = &grids[0].case;
         let next = match &self.next {
             None => None,
-            Some(next) => Some(next.target(&unit.id, case, &self.plan, &self.out, &provenance)?),
+            Some(next) => {
+                let (target, found) =
+                    next.target(&unit.id, case, &self.plan, &self.out, &provenance)?;
+                apart.extend(found);
+                Some(target)
+            }
         };
         let (record, force) = (self.record(unit), self.force);
         if next.is_some() && !force && is_done(&record, &provenance, next.as_ref()) {
             return Ok(None);
         }
         let previous = match (&self.given, given) {
-            (Some(from), Some(path)) => Some(from.read(&path, case, &self.plan)?),
+            (Some(from), Some(path)) => {
+                let image = image.map_or(Path::new("the image"), PathBuf::as_path);
+                let (map, found) = from.read(&path, case, image, &self.plan)?;
+                apart.extend(found);
+                Some(map)
+            }
             _ => None,
         };
+        let apart = std::mem::take(apart);
         let preprocess = begun.elapsed();
-        Ok(Some(Prepared { record, provenance, grids, previous, next, force, read, preprocess }))
+        Ok(Some(Prepared {
+            record,
+            provenance,
+            grids,
+            previous,
+            next,
+            force,
+            apart,
+            read,
+            preprocess,
+        }))
     }
 
     /// The first stage's prediction of a unit; its hash is one of the inputs.
@@ -201,19 +225,21 @@ impl Job {
     }
 
     /// The files' contents as one image with the plan's channels.
-    fn stack(&self, files: &[PathBuf], stored: Vec<Vec<Vec<u8>>>) -> Result<Volume> {
+    fn stack(&self, files: &[PathBuf], stored: Vec<Vec<Vec<u8>>>) -> Result<(Volume, Vec<Apart>)> {
         let names: Vec<&str> = self.plan.channels.iter().map(|c| c.name.as_str()).collect();
-        let mut stack = Stack::new(names.len());
+        let reader = self.plan.dataset.reader;
+        let mut stack = Stack::new(names.len(), reader);
+        let mut apart = Vec::new();
         for (file, bytes) in files.iter().zip(stored) {
-            stack.push(file, image::decode(file, bytes)?)?;
+            apart.extend(stack.push(file, reader.decode(file, bytes)?)?);
         }
-        stack.finish().map_err(|found| {
+        let volume = stack.finish().map_err(|found| {
             let (count, names) = (names.len(), names.join(", "));
             let message = format!("image has {found} channels, the model expects {count}: {names}");
             artifact::Error::input(&files[0], message)
                 .hint("one file per channel in this order, or one 4D file")
-                .into()
-        })
+        })?;
+        Ok((volume, apart))
     }
 
     /// The bytes of an image's files.
@@ -244,7 +270,8 @@ impl Job {
         }
         let grid = Grid { case: case.record.body.clone(), image: Image::Mapped(Box::new(case)) };
         let read = begun.elapsed();
-        self.finish(unit, provenance, vec![grid], given, read, Instant::now())
+        let grids = vec![grid];
+        self.finish(unit, provenance, grids, (given, None), &mut Vec::new(), (read, Instant::now()))
     }
 
     /// The case was made for this configuration of this plan.

@@ -2,10 +2,11 @@
 
 use crate::export::Grid;
 use artifact::case::{Case, Original};
+use artifact::image::{Apart, meet};
 use artifact::plan::Plan;
 use artifact::prediction::{Prediction, class_indices};
 use artifact::previous::{ARRAY, OpenPrevious, Previous, PreviousInfo};
-use artifact::{Commit, Error, Provenance, Record, Result, hash_file, image, prediction, previous};
+use artifact::{Commit, Error, Provenance, Record, Result, hash_file, prediction, previous};
 use ndarray::{Array3, ArrayView3, s};
 use std::path::{Path, PathBuf};
 
@@ -48,13 +49,19 @@ impl Given {
         }
     }
 
-    /// Class indices `[z, y, x]` on the grid of `case`, plan axes.
+    /// Class indices `[z, y, x]` on the grid of `case`, plan axes; whether they lie elsewhere in space than `image`.
     ///
     /// # Errors
     /// If the prediction isn't the first stage's, or doesn't fit the case.
-    pub fn read(&self, path: &Path, case: &Case, plan: &Plan) -> Result<Array3<i16>> {
+    pub fn read(
+        &self,
+        path: &Path,
+        case: &Case,
+        image: &Path,
+        plan: &Plan,
+    ) -> Result<(Array3<i16>, Option<Apart>)> {
         if path.ends_with(previous::RECORD) {
-            return self.read_previous(path, case, plan);
+            return Ok((self.read_previous(path, case, plan)?, None));
         }
         let mut map = path.to_path_buf();
         if path.ends_with("prediction.toml") {
@@ -62,14 +69,11 @@ impl Given {
             record.verify(path)?;
             map = path.with_file_name(record.body.prediction.segmentation);
         }
-        let volume = image::read(&map)?;
-        let original = &case.original;
-        volume
-            .geometry
-            .same_grid(&original.geometry)
-            .map_err(|e| Error::input(&map, format!("{e} as the image")))?;
+        let reader = plan.dataset.reader;
+        let on = (image, &case.original.geometry);
+        let (volume, apart) = reader.lay(&map, reader.read(&map)?, on)?;
         let classes = class_indices(&map, &volume, &plan.labels, None)?;
-        Ok(onto_grid(classes, case, plan))
+        Ok((onto_grid(classes, case, plan), apart))
     }
 
     fn read_previous(&self, path: &Path, case: &Case, plan: &Plan) -> Result<Array3<i16>> {
@@ -114,8 +118,8 @@ impl Given {
 
 /// A label map of the whole image to a preprocessed case's grid, as labels are preprocessed.
 fn onto_grid(classes: Array3<i16>, case: &Case, plan: &Plan) -> Array3<i16> {
-    let Original { transpose, crop_lower: lower, crop_upper: upper, .. } = &case.original;
-    let classes = classes.permuted_axes(*transpose);
+    let Original { crop_lower: lower, crop_upper: upper, .. } = &case.original;
+    let classes = case.original.turn().view(classes);
     let range = |axis: usize| lower[axis]..upper[axis];
     let rules = &plan.recipe.preprocessing;
     preprocess::resample::resample_label(
@@ -170,7 +174,8 @@ impl NextStage {
         Ok(Self { folder: folder.into(), configurations })
     }
 
-    /// The case with this id; `like` is the same case of the stage that predicts.
+    /// The case with this id; `like` is the same case of the stage that predicts. Also whether both were made from images
+    /// that lie elsewhere in space.
     ///
     /// # Errors
     /// If it isn't there, is of another plan or configuration, or was cropped to another box.
@@ -181,7 +186,7 @@ impl NextStage {
         plan: &Plan,
         out: &Path,
         provenance: &Provenance,
-    ) -> Result<Target> {
+    ) -> Result<(Target, Option<Apart>)> {
         let path = self.folder.join(id).join("case.toml");
         let names = self.configurations.join(" or ");
         let hint =
@@ -199,7 +204,7 @@ impl NextStage {
         }
         let case = record.body;
         let (found, expected) = (&case.original, &like.original);
-        if found.transpose != expected.transpose
+        if found.turn() != expected.turn()
             || found.crop_lower != expected.crop_lower
             || found.crop_upper != expected.crop_upper
             || found.geometry.shape != expected.geometry.shape
@@ -209,12 +214,14 @@ impl NextStage {
                 found.crop_lower, found.crop_upper, expected.crop_lower, expected.crop_upper
             ));
         }
+        let image = PathBuf::from(format!("the image of case {id}"));
+        let apart = meet((&path, &found.geometry), (&image, &expected.geometry))?;
         let first = plan.preprocessing_hash(&like.case.configuration);
         let provenance = provenance
             .clone()
             .input(previous::PREPROCESSING, first.map_err(|e| Error::input(&path, e))?)
             .input("next_stage", hash_file(&path)?);
-        Ok(Target { record: previous::path(out, id), provenance, case })
+        Ok((Target { record: previous::path(out, id), provenance, case }, apart))
     }
 }
 

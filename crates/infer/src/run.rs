@@ -312,6 +312,7 @@ fn one(
     predictor: &mut Predictor,
 ) -> Result<Option<Writing>> {
     let (read, preprocess) = (prepared.read, prepared.preprocess);
+    prepared.apart.iter().for_each(|apart| run.warn(apart));
     if let Some(strange) = prepared.grids().iter().find_map(|g| Extent::of_case(&g.case).strange())
     {
         run.warn(format!("{}: {strange}", unit.id));

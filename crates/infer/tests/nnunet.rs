@@ -144,6 +144,62 @@ fn mirroring_follows_the_checkpoint_as_nnunet_follows_it() {
     }
 }
 
+/// The smaller phantom in other voxel orders, every file in another one, for a plan whose reader turns images to RAS.
+fn compare_reoriented(name: &str, class: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let fold = folder.path().join("fold_0");
+    let described = Described::load(&golden(name).join("dataset.json")).unwrap();
+    let text = std::fs::read_to_string(golden("plans.json")).unwrap();
+    let text = text.replace("\"SimpleITKIO\"", &format!("\"{class}\""));
+    let imported = plan::nnunet::import(&text, &described.json, true).unwrap();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plan/recipes/v2.toml");
+    let recipe: Recipe = toml::from_str(&std::fs::read_to_string(recipe).unwrap()).unwrap();
+    let plan = described.plan(imported, &recipe);
+    let exported = plan::nnunet::export(&plan, &plan.nnunet).unwrap();
+    assert_eq!(exported["image_reader_writer"], class);
+    model(&fold, plan.clone(), name, &golden(name).join("checkpoint_final.pth"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nnu-infer"));
+    command.arg("--model").arg(&fold).arg("--images").arg(golden("reoriented/images"));
+    command.arg("--out").arg(folder.path().join("out"));
+    command.args(["--precision", "f32", "--device", "cpu", "--probabilities"]);
+    if plan.configurations[name].previous_stage.is_some() {
+        command.arg("--previous").arg(golden("reoriented/previous"));
+    }
+    let output = command.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(!log.contains("warning"), "{log}");
+    let out = folder.path().join("out/small");
+    let found = nifti::read(&out.join("segmentation.nii.gz")).unwrap();
+    // Header and all of the first channel's file.
+    let image = nifti::read(&golden("reoriented/images/small_0000.nii.gz")).unwrap();
+    assert_eq!(found.geometry.agrees(&image.geometry), Ok(()));
+    let expected = nifti::read(&golden("reoriented").join(format!("{name}.nii.gz"))).unwrap();
+    assert_eq!(found.geometry.agrees(&expected.geometry), Ok(()));
+    let differ = expected.channels.iter().zip(&found.channels).filter(|(a, b)| a != b).count();
+    // As where nnU-Net sums in f32 without turning; the cascade's map comes to the grid by another rule.
+    let allowed = if name.contains("cascade") { 1e-3 } else { 1e-4 };
+    let voxels = found.channels.len();
+    assert!(differ as f64 <= allowed * voxels as f64, "{name}, {class}: {differ} of {voxels}");
+    // Probabilities lie on the same grid: the largest is the label written.
+    let probabilities = artifact::npy::read_f16::<ndarray::Ix4>(&out.join("probabilities.npy"));
+    let probabilities = probabilities.unwrap();
+    for ((_, z, y, x), label) in found.channels.indexed_iter() {
+        let of = |class: usize| probabilities[[class, z, y, x]];
+        // f16 rounds, so that others may be as large.
+        assert!((0..3).all(|class| of(class) <= of(*label as usize)), "{name} at {z}, {y}, {x}");
+    }
+}
+
+#[test]
+fn images_are_turned_to_ras_and_predictions_back_as_nnunet_turns_them() {
+    for class in ["NibabelIOWithReorient", "SimpleITKIOWithReorient"] {
+        for name in ["2d", "3d_fullres", "3d_cascade_fullres"] {
+            compare_reoriented(name, class);
+        }
+    }
+}
+
 /// `--device sim` is the CUDA engine on the kernel simulator, which only tests have; with `NNU_TEST_CUDA` set, card 0
 /// predicts too.
 fn cards() -> Vec<&'static str> {

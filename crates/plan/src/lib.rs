@@ -80,6 +80,7 @@ fn plan_of(
             name: measured.name.clone(),
             training_cases: measured.training_cases,
             file_ending: measured.file_ending.clone(),
+            reader: measured.reader,
         },
         geometry: Geometry {
             transpose,

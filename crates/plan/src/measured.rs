@@ -2,6 +2,7 @@
 
 use crate::geometry::Grid;
 use artifact::fingerprint::Fingerprint;
+use artifact::image::Reader;
 use artifact::plan::{Intensity, NnunetNames};
 use artifact::recipe::{Planning, Recipe, Weighting};
 use artifact::{Label, Region};
@@ -24,6 +25,8 @@ pub struct Measured {
     pub name: String,
     /// `.nii.gz`, `.nii`, …
     pub file_ending: String,
+    /// How images are read.
+    pub reader: Reader,
     /// Training cases; nnU-Net takes their number from `dataset.json`, so there may be more or fewer [`Self::grids`].
     pub training_cases: usize,
     /// Spacing and nonzero box of every case, image axes.
@@ -89,6 +92,7 @@ impl From<&Fingerprint> for Measured {
         Self {
             name: fingerprint.dataset.name.clone(),
             file_ending: fingerprint.dataset.file_ending.clone(),
+            reader: fingerprint.dataset.reader,
             training_cases: fingerprint.cases.len(),
             grids: crate::geometry::grids(fingerprint),
             channels: channels.collect(),

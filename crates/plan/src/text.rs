@@ -23,9 +23,13 @@ struct Decisions {
 }
 
 /// What stands behind a key. The first entry whose path ends a value's path is used.
-const COMMENTS: [(&str, &str); 40] = [
+const COMMENTS: [(&str, &str); 41] = [
     ("dataset.training_cases", "cases measured"),
     ("dataset.file_ending", "of predictions"),
+    (
+        "dataset.reader",
+        "images are turned to RAS where it ends in _ras; by whose rules they lie in space",
+    ),
     ("geometry.transpose", "plan axis i is image axis transpose[i] (image axes z, y, x)"),
     ("geometry.median_spacing_mm", "mm; of the cases as stored, in plan order"),
     ("geometry.median_shape", "voxels; of their nonzero boxes as stored, in plan order"),

@@ -2,7 +2,7 @@
 
 use crate::scheme::Scheme;
 use artifact::image::folder::{CaseFiles, Folder};
-use artifact::image::{self, Volume};
+use artifact::image::{self, Reader, Volume};
 use artifact::nifti::ByteVolume;
 use artifact::prediction::{self, Found, PROBABILITIES, Prediction};
 use artifact::splits::Fold;
@@ -32,12 +32,12 @@ pub fn first_channel(images: &Folder, case: &str) -> Result<Option<PathBuf>> {
     }))
 }
 
-/// Reads a label map: a volume of one channel.
+/// Reads a label map: a volume of one channel, its axes as stored.
 ///
 /// # Errors
 /// If it can't be read or has several channels.
-pub fn read_map(path: &Path) -> Result<Volume> {
-    let volume = image::read(path)?;
+pub fn read_map(reader: Reader, path: &Path) -> Result<Volume> {
+    let volume = reader.read(path)?;
     image::check_label(path, &volume)?;
     Ok(volume)
 }
@@ -46,11 +46,11 @@ pub fn read_map(path: &Path) -> Result<Volume> {
 ///
 /// # Errors
 /// If its voxels can't be read.
-pub fn read_bytes(path: &Path) -> Result<Option<ByteVolume>> {
+pub fn read_bytes(reader: Reader, path: &Path) -> Result<Option<ByteVolume>> {
     if path.extension().is_some_and(|ending| ending == "png") {
         return Ok(None);
     }
-    ByteVolume::read(path)
+    ByteVolume::read_by(reader, path)
 }
 
 /// The predictions of several folders together, sorted by case.

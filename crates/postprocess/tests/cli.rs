@@ -4,6 +4,7 @@
 
 mod world;
 
+use artifact::image::{Turn, Volume};
 use artifact::nifti::{Geometry, encode_image, encode_labels, read};
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Prediction;
@@ -342,4 +343,101 @@ fn v2s_rule_asks_for_predictions() {
     let fit = ["fit", "--labels", "labels", "--plan", "plan.toml", "--out", "p.toml"];
     let expected = "nnu-postprocess: error: plan.toml: recipe.postprocessing.rule = \"cross_validated_dice\", which needs --predictions\n  hint: give the folders that nnu-infer --validation wrote, one --predictions per fold\n";
     assert_eq!(fails(&fit, data.path()), (3, expected.into()));
+}
+
+/// A label map in another voxel order, with a header that says where it lies; `change` moves it.
+fn save_turned(path: PathBuf, map: &Array3<i16>, turn: Turn, change: impl FnOnce(&mut Geometry)) {
+    let channels = map.mapv(f32::from).insert_axis(ndarray::Axis(0));
+    let mut volume = Volume { geometry: Geometry::plain([4, 12, 10], [3.0, 1.0, 1.0]), channels };
+    change(&mut volume.geometry);
+    let Volume { geometry: g, channels } = volume.turned(turn);
+    let geometry = Geometry::placed(g.shape, g.spacing_mm, g.origin_mm, g.direction);
+    let labels = channels.index_axis(ndarray::Axis(0), 0).mapv(|v| v as i16);
+    Commit::file(&path, &encode_labels(labels.view(), &geometry, true).unwrap()).unwrap();
+}
+
+/// The plan of [`data`] with a reader that turns images to RAS.
+fn turning_plan(folder: &Path) {
+    let plan =
+        world::plan("paper", "").replacen("[dataset]", "[dataset]\nreader = \"nibabel_ras\"", 1);
+    Commit::file(&folder.join("plan.toml"), plan.as_bytes()).unwrap();
+}
+
+#[test]
+fn maps_that_lie_elsewhere_are_named() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    let flipped = |g: &mut Geometry| (g.direction[0][0], g.origin_mm[0]) = (-1.0, 9.0);
+    save_turned(at("predictions/a.nii.gz"), &map(false), Turn::NONE, flipped);
+    save_turned(at("predictions/b.nii.gz"), &map(true), Turn::NONE, |g| g.origin_mm[1] = 2.5);
+    let a = "warning: predictions/a.nii.gz is turned against labels/a.nii.gz: corners lie up to 9.000 mm";
+    let b = "warning: predictions/b.nii.gz lies elsewhere than labels/b.nii.gz: corners lie up to 2.500 mm";
+    let fit = "fit --labels labels --predictions predictions --plan plan.toml --out rules.toml";
+    let overlays = with(&["--images", "images", "--overlays", "pictures"]);
+    for line in [&EVALUATE[..], &overlays, &fit.split(' ').collect::<Vec<_>>()] {
+        let output = run(line, data.path());
+        let said = stderr(&output);
+        assert!(output.status.success() && said.contains(a) && said.contains(b), "{said}");
+    }
+    // Images are held against the references, too.
+    for case in ["a", "b"] {
+        save(at(&format!("predictions/{case}.nii.gz")), &map(false));
+    }
+    save_turned(at("images/b_0000.nii.gz"), &map(false), Turn::NONE, |g| g.origin_mm[1] = 2.5);
+    let said = stderr(&run(&overlays, data.path()));
+    assert!(
+        said.contains("warning: images/b_0000.nii.gz lies elsewhere than labels/b.nii.gz"),
+        "{said}"
+    );
+    assert_eq!(said.matches("warning").count(), 1, "{said}");
+}
+
+#[test]
+fn maps_in_other_voxel_orders_are_compared_where_they_lie() {
+    let data = data();
+    let plain = Record::<Summary>::load;
+    let summary = |more: &[&'static str]| {
+        let output = run(&with(more), data.path());
+        let said = stderr(&output);
+        assert!(output.status.success() && !said.contains("warning"), "{said}");
+        plain(&data.path().join("out/summary.toml")).unwrap().body
+    };
+    let expected = summary(&["--plan", "plan.toml"]);
+    turning_plan(data.path());
+    let turn = Turn { axes: [2, 0, 1], flip: [true, false, true] };
+    for (case, stray) in [("a", false), ("b", true)] {
+        let path = data.path().join(format!("predictions/{case}.nii.gz"));
+        save_turned(path, &map(stray), turn, |_| ());
+        let path = data.path().join(format!("images/{case}_0000.nii.gz"));
+        save_turned(path, &map(false), turn.inverse(), |_| ());
+    }
+    assert_eq!(summary(&["--plan", "plan.toml"]), expected);
+    let pictures = ["--images", "images", "--overlays", "pictures"];
+    let all = [&["--plan", "plan.toml"][..], &pictures].concat();
+    assert_eq!(summary(&all), expected);
+    let fit = "fit --labels labels --predictions predictions --plan plan.toml --out rules.toml";
+    let output = run(&fit.split(' ').collect::<Vec<_>>(), data.path());
+    assert!(output.status.success() && !stderr(&output).contains("warning"));
+    let rules = Record::<Postprocessing>::load(&data.path().join("rules.toml")).unwrap().body;
+    let dice = |class: usize| rules.classes[class].dice_before;
+    assert_eq!([dice(0), dice(1)], [expected.mean.dice[0], expected.mean.dice[1]]);
+    // As stored they don't fit.
+    let (code, error) = fails(&EVALUATE, data.path());
+    assert!(code == 3 && error.contains("predictions/a.nii.gz: shape"), "{error}");
+}
+
+#[test]
+fn two_files_of_one_case_are_refused_by_both_names() {
+    for (stray, beside) in [
+        ("predictions/a.nii", "predictions/a.nii.gz"),
+        ("predictions/a.png", "predictions/a.nii.gz"),
+        ("labels/b.hdr", "labels/b.nii.gz"),
+        ("images/a.nii.gz", "images/a_0000.nii.gz"),
+    ] {
+        let data = data();
+        Commit::file(&data.path().join(stray), b"whatever it holds").unwrap();
+        let (code, error) = fails(&with(&["--images", "images", "--overlays", "o"]), data.path());
+        assert_eq!(code, 3, "{error}");
+        assert!(error.contains(stray) && error.contains(beside), "{error}");
+    }
 }

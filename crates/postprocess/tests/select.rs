@@ -4,6 +4,7 @@
 
 mod world;
 
+use artifact::image::{Geometry, Turn};
 use artifact::selection::Selection;
 use artifact::summary::Summary;
 use artifact::{Commit, Record, hash_file, inspect};
@@ -83,6 +84,28 @@ postprocessed       1.0000
         succeeds(&format!("{} --force --threads {threads}", both()), data.path());
         assert!(std::fs::read(data.path().join("out/selection.toml")).unwrap() == bytes);
     }
+}
+
+#[test]
+fn labels_in_another_voxel_order_select_the_same() {
+    let data = compared();
+    let expected = succeeds(&both(), data.path());
+    let plan = plan("v2", "").replacen("[dataset]", "[dataset]\nreader = \"simple_itk_ras\"", 1);
+    Commit::file(&data.path().join("plan.toml"), plan.as_bytes()).unwrap();
+    for case in ["a", "b", "c", "d"] {
+        let path = data.path().join(format!("labels/{case}.nii.gz"));
+        let stored = artifact::image::read(&path).unwrap();
+        let turned = stored.turned(Turn { axes: [1, 2, 0], flip: [true, false, true] });
+        let g = &turned.geometry;
+        let geometry = Geometry::placed(g.shape, g.spacing_mm, g.origin_mm, g.direction);
+        let map = turned.channels.index_axis(ndarray::Axis(0), 0).mapv(|v| v as i16);
+        let bytes = artifact::nifti::encode_labels(map.view(), &geometry, true).unwrap();
+        Commit::file(&path, &bytes).unwrap();
+    }
+    let output = run(&both().split(' ').collect::<Vec<_>>(), data.path());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("warning"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::{Extent, foreground, normalise::normalise, resample};
 use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
-use artifact::nifti::Volume;
+use artifact::image::{Turn, Volume};
 use artifact::plan::{Configuration, Normalisation, Plan};
 use artifact::recipe::StepOrder;
 use artifact::{Commit, Provenance, crop};
@@ -48,7 +48,7 @@ pub fn configuration<'a>(plan: &'a Plan, name: &str) -> Result<&'a Configuration
 
 /// Raw image (and label as class indices `[z, y, x]` on the same grid) to one case of one configuration.
 ///
-/// Transpose to the plan's axes, crop to the box of nonzero voxels, resample and normalise in the recipe's order, draw
+/// Turn to the plan's axes, crop to the box of nonzero voxels, resample and normalise in the recipe's order, draw
 /// foreground locations. Label voxels that are 0 and outside the nonzero mask (holes filled) become −1.
 ///
 /// # Errors
@@ -64,17 +64,17 @@ pub fn preprocess(
     let settings = self::configuration(plan, configuration)?;
     check(&image, label.as_ref(), plan)?;
     let Volume { geometry, channels } = image;
-    let transpose = plan.geometry.transpose;
-    let [a, b, c] = transpose;
-    let mask = crop::nonzero_mask(channels.view().permuted_axes([0, a + 1, b + 1, c + 1]));
+    let turn = plan.turn(&geometry);
+    let mask = crop::nonzero_mask(turn.channels(channels.view()));
     let region = crop::bounding_box(&mask);
     let labelled = label.is_some();
-    let label = label.map(|l| l.permuted_axes(transpose));
+    let label = label.map(|l| turn.view(l));
     let cropped = crop_label(label.as_ref(), &mask, &region);
     drop((label, mask));
 
     let original = Original {
-        transpose,
+        transpose: turn.axes,
+        flip: turn.flip,
         crop_lower: region.clone().map(|r| r.start),
         crop_upper: region.clone().map(|r| r.end),
         geometry,
@@ -184,6 +184,7 @@ fn crop_label(
 /// The case's target grid and the rules for getting there.
 struct Grid<'a> {
     plan: &'a Plan,
+    turn: Turn,
     from_mm: [f64; 3],
     spacing_mm: [f64; 3],
     shape: [usize; 3],
@@ -194,10 +195,10 @@ impl<'a> Grid<'a> {
     fn new(original: &Original, settings: &Configuration, plan: &'a Plan) -> Result<Self> {
         let from_mm = original.transposed_spacing_mm();
         let spacing_mm = target_spacing(settings, from_mm);
-        let image = original.transpose.map(|axis| original.geometry.shape[axis]);
-        let extent = Extent::new(image, original.cropped_shape(), from_mm, spacing_mm);
+        let extent =
+            Extent::new(original.transposed_shape(), original.cropped_shape(), from_mm, spacing_mm);
         extent.require(plan)?;
-        Ok(Self { plan, from_mm, spacing_mm, shape: extent.target })
+        Ok(Self { plan, turn: original.turn(), from_mm, spacing_mm, shape: extent.target })
     }
 
     fn label(&self, label: ArrayView3<'_, i16>) -> Array3<i16> {
@@ -232,8 +233,8 @@ impl<'a> Grid<'a> {
         let mut image = Array4::zeros((count, depth, height, width));
         for index in (0..count).rev() {
             let channel = ArrayView3::from_shape((z, y, x), &source[index * z * y * x..])
-                .expect("the channels before this one are still there")
-                .permuted_axes(self.plan.geometry.transpose);
+                .expect("the channels before this one are still there");
+            let channel = self.turn.view(channel);
             let channel =
                 channel.slice(s![region[0].clone(), region[1].clone(), region[2].clone()]);
             let mut out = image.index_axis_mut(Axis(0), index);

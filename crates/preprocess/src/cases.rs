@@ -4,7 +4,7 @@ use crate::Args;
 use crate::budget::{Budget, Share};
 use artifact::case::Case;
 use artifact::dataset::{Dataset, DatasetCase, check_id};
-use artifact::image::{self, Volume};
+use artifact::image::{self, Reader, Volume};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
 use artifact::{Provenance, Record, file, hash_bytes, hash_file, up_to_date};
@@ -43,7 +43,16 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<()> {
     let settings = configuration(&plan, &args.configuration)
         .map_err(|e| e.context(args.plan.display()))?
         .clone();
-    let dataset = Dataset::load(&args.dataset)?;
+    let mut dataset = Dataset::load(&args.dataset)?;
+    if dataset.reader != plan.dataset.reader {
+        let [told, planned] = [dataset.reader, plan.dataset.reader].map(Reader::name);
+        run.warn(format!(
+            "{}: images are read by {planned}, as {} says, although dataset.json says {told}",
+            args.dataset.display(),
+            args.plan.display()
+        ));
+        dataset.reader = plan.dataset.reader;
+    }
     let plan_hash = plan.preprocessing_hash(&args.configuration).map_err(Error::input)?;
     let job = Job { args, run, dataset, plan, plan_hash };
     job.check()?;
@@ -157,16 +166,19 @@ impl Job<'_> {
         let files: Vec<PathBuf> = case.images.iter().chain(&case.label).cloned().collect();
         memory::require(image::reading_bytes(&files))?;
         let mut hashes = Vec::new();
-        let image = self.dataset.read_image_with(case, |path| read(path, "image", &mut hashes))?;
+        let reader = self.dataset.reader;
+        let (image, apart) =
+            self.dataset.read_image_with(case, |path| read(reader, path, "image", &mut hashes))?;
+        apart.iter().for_each(|apart| self.run.warn(apart));
         let label = match &case.label {
             None => None,
             Some(path) => {
-                let label =
-                    self.dataset.read_label_with(case, |path| read(path, "label", &mut hashes))?;
-                label
-                    .geometry
-                    .same_grid(&image.geometry)
-                    .map_err(|e| Error::input(format!("{}: {e} as the image", path.display())))?;
+                let label = self
+                    .dataset
+                    .read_label_with(case, |path| read(reader, path, "label", &mut hashes))?;
+                let on = (case.images[0].as_path(), &image.geometry);
+                let (label, apart) = reader.lay(path, label, on)?;
+                apart.iter().for_each(|apart| self.run.warn(apart));
                 Some(class_indices(path, &label, &self.plan.labels, self.plan.ignore.as_ref())?)
             }
         };
@@ -232,21 +244,27 @@ fn stored_hashes(case: &DatasetCase) -> Result<Vec<Hash>> {
 }
 
 /// Reads an image, and adds the hashes of its files.
-fn read(path: &Path, role: &'static str, hashes: &mut Vec<Hash>) -> artifact::Result<Volume> {
+fn read(
+    reader: Reader,
+    path: &Path,
+    role: &'static str,
+    hashes: &mut Vec<Hash>,
+) -> artifact::Result<Volume> {
     let mut stored = Vec::new();
     for file in image::files_of(path)? {
         let bytes = file::read(&file, "read")?;
         hashes.push((role, hash_bytes(&bytes)));
         stored.push(bytes);
     }
-    image::decode(path, stored)
+    reader.decode(path, stored)
 }
 
 /// Bytes that a case takes at its peak, from the images' headers; 0 if they can't be read, which will fail at once.
 ///
 /// While reading: the image, and of one file the stored voxels and the same as f32. After that see [`Extent::bytes`].
 fn bytes(case: &DatasetCase, plan: &Plan, settings: &Configuration) -> f64 {
-    let Some(Ok((geometry, _))) = case.images.first().map(|path| image::read_header(path)) else {
+    let reader = plan.dataset.reader;
+    let Some(Ok((geometry, _))) = case.images.first().map(|path| reader.read_header(path)) else {
         return 0.0;
     };
     let extent = Extent::of_image(&geometry, settings, plan);

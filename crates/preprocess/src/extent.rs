@@ -39,16 +39,15 @@ pub struct Extent {
 impl Extent {
     /// Of a whole image.
     pub fn of_image(geometry: &Geometry, settings: &Configuration, plan: &Plan) -> Self {
-        let transpose = plan.geometry.transpose;
-        let image = transpose.map(|axis| geometry.shape[axis]);
-        let from_mm = transpose.map(|axis| geometry.spacing_mm[axis]);
+        let turn = plan.turn(geometry);
+        let (image, from_mm) = (turn.order(geometry.shape), turn.order(geometry.spacing_mm));
         Self::new(image, image, from_mm, target_spacing(settings, from_mm))
     }
 
     /// Of a preprocessed case.
     pub fn of_case(case: &Case) -> Self {
         let original = &case.original;
-        let image = original.transpose.map(|axis| original.geometry.shape[axis]);
+        let image = original.transposed_shape();
         let (crop, from_mm) = (original.cropped_shape(), original.transposed_spacing_mm());
         let (to_mm, target) = (case.case.spacing_mm, case.case.shape);
         Self { image, crop, from_mm, to_mm, target }

@@ -4,6 +4,7 @@
 mod support;
 
 use artifact::case::OpenCase;
+use artifact::image::{Reader, Turn, Volume};
 use artifact::nifti::{Geometry, encode_image, encode_labels};
 use artifact::plan::Plan;
 use artifact::{Commit, Kind, Provenance};
@@ -115,6 +116,103 @@ fn assert_ended(ended: &Ended, code: i32, said: &[&str]) {
 
 fn open(bench: &Bench, id: &str) -> OpenCase {
     OpenCase::open(&bench.path(&format!("cases/{id}/case.toml"))).unwrap()
+}
+
+/// The image, its voxels in another order, with a header that says where they lie.
+fn stored(volume: &Volume, turn: Turn) -> Vec<u8> {
+    let Volume { geometry: g, channels } = volume.clone().turned(turn);
+    let geometry = Geometry::placed(g.shape, g.spacing_mm, g.origin_mm, g.direction);
+    encode_image(channels.view(), &geometry, true).unwrap()
+}
+
+#[test]
+fn readers_that_turn_make_one_case_of_any_voxel_order() {
+    let (sin, cos) = 0.2f64.sin_cos();
+    let bench = Bench::new();
+    let mut plan = support::plan();
+    plan.dataset.reader = Reader::SimpleItkRas;
+    plan.geometry.transpose = [2, 0, 1];
+    bench.write_plan(&plan);
+    // The phantom's label, in an image that is tilted a little; x runs to right, y to anterior: nothing to turn.
+    let turns = [
+        (Turn::NONE, Turn::NONE),
+        (Turn { axes: [2, 0, 1], flip: [true, false, true] }, Turn::NONE),
+        (
+            Turn { axes: [1, 2, 0], flip: [false, true, false] },
+            Turn { axes: [0, 2, 1], flip: [true; 3] },
+        ),
+    ];
+    for (id, (image_turn, label_turn)) in ["a", "b", "c"].into_iter().zip(turns) {
+        bench.write_case(id, 0.0);
+        let label = bench.path(&format!("data/labelsTr/{id}.nii.gz"));
+        for (path, turn) in [(bench.image(id), image_turn), (label, label_turn)] {
+            let mut volume = artifact::image::read(&path).unwrap();
+            volume.geometry.origin_mm = [20.0, -30.0, 12.0];
+            volume.geometry.direction = [[-cos, sin, 0.0], [-sin, -cos, 0.0], [0.0, 0.0, 1.0]];
+            Commit::file(&path, &stored(&volume, turn)).unwrap();
+        }
+    }
+    let json = std::fs::read_to_string(bench.path("data/dataset.json")).unwrap();
+    let told = format!(
+        "{}, \"overwrite_image_reader_writer\": \"SimpleITKIOWithReorient\"}}",
+        json.trim_end().trim_end_matches('}')
+    );
+    Commit::file(&bench.path("data/dataset.json"), told.as_bytes()).unwrap();
+    let ended = bench.run(&[]);
+    assert_ended(&ended, 0, &["nnu-preprocess: cases: 3 written to cases, 0 up to date"]);
+    let [a, b, c] = ["a", "b", "c"].map(|id| open(&bench, id));
+    assert!(a.label().unwrap().iter().any(|l| *l == 2));
+    for (turn, case) in [(turns[1].0, b), (turns[2].0, c)] {
+        assert!(case.image() == a.image() && case.label() == a.label());
+        assert_eq!(case.foreground(), a.foreground());
+        let (found, expected) = (&case.record.body.original, &a.record.body.original);
+        assert_eq!(
+            (found.crop_lower, found.crop_upper),
+            (expected.crop_lower, expected.crop_upper)
+        );
+        assert_eq!(found.transposed_shape(), expected.transposed_shape());
+        // From the file's axes to the untilted ones, then the plan's.
+        assert_eq!(found.turn(), turn.inverse().then(expected.turn()));
+        assert!(found.flip.iter().any(|flip| *flip));
+        for body in [
+            artifact::recipe::AnatomicalAxis::LeftRight,
+            artifact::recipe::AnatomicalAxis::AnteriorPosterior,
+            artifact::recipe::AnatomicalAxis::InferiorSuperior,
+        ] {
+            assert_eq!(found.anatomical_axis(body), expected.anatomical_axis(body));
+        }
+    }
+    // dataset.json says otherwise: the plan goes before it, with a word.
+    Commit::file(&bench.path("data/dataset.json"), json.as_bytes()).unwrap();
+    let ended = bench.run(&[]);
+    let warning = "nnu-preprocess: warning: data: images are read by SimpleITKIOWithReorient, as plan.toml says, although dataset.json says SimpleITKIO";
+    assert_ended(&ended, 0, &[warning, "nnu-preprocess: cases: 0 written to cases, 3 up to date"]);
+}
+
+#[test]
+fn files_that_lie_elsewhere_are_named() {
+    let bench = Bench::new();
+    let label = bench.path("data/labelsTr/a.nii.gz");
+    let mut volume = artifact::image::read(&label).unwrap();
+    volume.geometry.origin_mm[0] = 7.0;
+    Commit::file(&label, &stored(&volume, Turn::NONE)).unwrap();
+    let label = bench.path("data/labelsTr/b.nii.gz");
+    volume.geometry.direction[1][1] = -1.0;
+    Commit::file(&label, &stored(&volume, Turn::NONE)).unwrap();
+    let ended = bench.run(&["--threads", "1"]);
+    assert_eq!(ended.code, 0);
+    let (warnings, rest): (Vec<_>, Vec<_>) =
+        ended.said.iter().partition(|line| line.contains("warning: "));
+    assert_eq!(rest, ["nnu-preprocess: cases: 3 written to cases, 0 up to date"]);
+    let [a, b] = ["a lies elsewhere than", "b is turned against"].map(|how| {
+        let (id, how) = how.split_once(' ').unwrap();
+        format!(
+            "data/labelsTr/{id}.nii.gz {how} data/imagesTr/{id}_0000.nii.gz: corners lie up to "
+        )
+    });
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings.iter().any(|line| line.contains(&a)), "{warnings:?}");
+    assert!(warnings.iter().any(|line| line.contains(&b)), "{warnings:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `dataset.json`: the keys that matter, in either of the two layouts. Unknown keys are ignored, as everyone does.
 
+use crate::image::Reader;
 use crate::{Label, Region};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -13,8 +14,8 @@ pub(super) struct Description {
     pub regions: Vec<Region>,
     pub ignore: Option<Label>,
     pub file_ending: Option<String>,
-    /// nnU-Net's class that reads the images.
-    pub image_reader: Option<String>,
+    /// nnU-Net's class that reads the images, where the file names one, and what it is.
+    pub reader: Option<(String, Reader)>,
     pub declared_training: Option<usize>,
     /// The Decathlon's list.
     pub training: Option<Vec<Entry>>,
@@ -49,7 +50,7 @@ impl Description {
             regions,
             ignore,
             file_ending: text_of(&top, "file_ending")?,
-            image_reader: text_of(&top, "overwrite_image_reader_writer")?,
+            reader: reader(&top)?,
             declared_training: declared_training(&top)?,
             training: list("training")?,
             table: top.get("dataset").map(table).transpose()?,
@@ -84,6 +85,17 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Parsed<Option<String>> {
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => Err(format!("{key} = {}, expected a text", show(other))),
     }
+}
+
+/// nnU-Net's class that reads the images; `"None"` is none to nnU-Net, too.
+fn reader(top: &Map<String, Value>) -> Parsed<Option<(String, Reader)>> {
+    let key = "overwrite_image_reader_writer";
+    let Some(class) = text_of(top, key)?.filter(|class| class != "None") else { return Ok(None) };
+    let reader = Reader::of_class(key, &class)?;
+    if let Some(ending) = text_of(top, "file_ending")? {
+        reader.check_ending(&ending).map_err(|e| format!("{key} = \"{class}\": {e}"))?;
+    }
+    Ok(Some((class, reader)))
 }
 
 fn declared_training(top: &Map<String, Value>) -> Parsed<Option<usize>> {

@@ -2,6 +2,7 @@
 
 use super::{Geometry, Header, bytes, files_of};
 use crate::Result;
+use crate::image::Reader;
 use ::nifti::NiftiType;
 use ndarray::ArrayView3;
 use std::path::Path;
@@ -22,10 +23,19 @@ impl ByteVolume {
     /// # Errors
     /// If the voxels are cut off or can't be inflated.
     pub fn read(path: &Path) -> Result<Option<Self>> {
+        Self::read_by(Reader::SimpleItk, path)
+    }
+
+    /// The same, placed in space as `reader` says.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_by(reader: Reader, path: &Path) -> Result<Option<Self>> {
         let Ok([file]) = <[_; 1]>::try_from(files_of(path)?) else { return Ok(None) };
         let stored = bytes::read_file(&file)?;
         let Ok(header) = bytes::parse_header(path, &stored) else { return Ok(None) };
-        let (Ok(geometry), Ok(needed)) = (Geometry::of(&header), header.needed_bytes()) else {
+        let (Ok(geometry), Ok(needed)) = (Geometry::of(&header, reader), header.needed_bytes())
+        else {
             return Ok(None);
         };
         if !is_bytes(&header) {

@@ -15,6 +15,7 @@ mod orientation;
 mod voxels;
 mod write;
 
+use crate::image::Reader;
 use crate::{Error, Result};
 use header::Header;
 use ndarray::Array4;
@@ -61,14 +62,20 @@ const PLACEMENT_TOLERANCE: f64 = 0.1;
 impl Geometry {
     /// An axis-aligned image that starts at 0, for data made by programs. `shape` and `spacing_mm` are z, y, x.
     pub fn plain(shape: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+        let direction = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        Self::placed(shape, spacing_mm, [0.0; 3], direction)
+    }
+
+    /// An image at a place, with a header that says so, for data made by programs; fields as they are named.
+    pub fn placed(
+        shape: [usize; 3],
+        spacing_mm: [f64; 3],
+        origin_mm: [f64; 3],
+        direction: [[f64; 3]; 3],
+    ) -> Self {
         let [z, y, x] = spacing_mm;
-        Self {
-            shape,
-            spacing_mm,
-            origin_mm: [0.0; 3],
-            direction: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
-            header: write::plain_header([x, y, z]),
-        }
+        let header = write::header_at([x, y, z], origin_mm, direction);
+        Self { shape, spacing_mm, origin_mm, direction, header }
     }
 
     /// Same grid and same place; see [`Self::same_grid`] and [`Self::same_place`]. The error is one line.
@@ -113,7 +120,7 @@ impl Geometry {
     }
 
     /// Centre of a voxel (index x, y, z) in LPS millimetres.
-    fn position(&self, voxel: [f64; 3]) -> [f64; 3] {
+    pub(crate) fn position(&self, voxel: [f64; 3]) -> [f64; 3] {
         let [sz, sy, sx] = self.spacing_mm;
         let steps = [voxel[0] * sx, voxel[1] * sy, voxel[2] * sz];
         let mut position = self.origin_mm;
@@ -124,8 +131,8 @@ impl Geometry {
         position
     }
 
-    fn of(header: &Header) -> std::result::Result<Self, String> {
-        let placement = orientation::place(header)?;
+    fn of(header: &Header, reader: Reader) -> std::result::Result<Self, String> {
+        let placement = orientation::place_by(reader, header)?;
         let ([x, y, z], _) = header.extents();
         let [sx, sy, sz] = placement.spacing;
         Ok(Self {
@@ -138,10 +145,15 @@ impl Geometry {
     }
 }
 
-/// Reads an image. All faults of the file are one-line errors; memory is bounded by what the file really holds.
+/// Reads an image by ITK's rules. All faults of the file are one-line errors; memory is bounded by what the file really
+/// holds.
 pub fn read(path: &Path) -> Result<Volume> {
+    read_by(Reader::SimpleItk, path)
+}
+
+pub(crate) fn read_by(reader: Reader, path: &Path) -> Result<Volume> {
     let stored = files_of(path)?.iter().map(|p| bytes::read_file(p)).collect::<Result<Vec<_>>>()?;
-    decode(path, stored)
+    decode_by(reader, path, stored)
 }
 
 /// The files an image consists of: itself, or header and voxels of a pair.
@@ -153,7 +165,11 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Decodes the contents of [`files_of`] `path`, in that order, for callers that need the bytes themselves too.
-pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
+pub fn decode(path: &Path, stored: Vec<Vec<u8>>) -> Result<Volume> {
+    decode_by(Reader::SimpleItk, path, stored)
+}
+
+pub(crate) fn decode_by(reader: Reader, path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
     let invalid = |e: String| Error::input(path, e);
     let voxels = stored.pop().ok_or_else(|| invalid("no content".into()))?;
     let header = bytes::parse_header(path, stored.first().unwrap_or(&voxels))?;
@@ -161,7 +177,7 @@ pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
         let kind = if header.pair { "a pair of .hdr and .img" } else { "a single .nii" };
         return Err(invalid(format!("magic says {kind}, which the file name does not")));
     }
-    let geometry = Geometry::of(&header).map_err(invalid)?;
+    let geometry = Geometry::of(&header, reader).map_err(invalid)?;
     let needed = header.needed_bytes().map_err(invalid)?;
     let content = bytes::inflate(path, voxels, needed)?;
     let ([x, y, z], channels) = header.extents();
@@ -173,9 +189,13 @@ pub fn decode(path: &Path, mut stored: Vec<Vec<u8>>) -> Result<Volume> {
 
 /// Geometry and channel count from the first bytes of the file. Voxels aren't looked at.
 pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
+    read_header_by(Reader::SimpleItk, path)
+}
+
+pub(crate) fn read_header_by(reader: Reader, path: &Path) -> Result<(Geometry, usize)> {
     let files = files_of(path)?;
     let header = bytes::parse_header(path, &bytes::read_start(&files[0])?)?;
-    let geometry = Geometry::of(&header).map_err(|e| Error::input(path, e))?;
+    let geometry = Geometry::of(&header, reader).map_err(|e| Error::input(path, e))?;
     Ok((geometry, header.extents().1))
 }
 

@@ -3,9 +3,11 @@
 //! Spacing always comes from `pixdim`. Origin and direction come from the sform if it is orthonormal and either
 //! trusted (code 1), alone, or the same as the qform; otherwise from the qform; with neither, the image starts at 0 with
 //! identity direction. Coordinates are LPS (x and y negated against the file), as ITK reports them.
-//! Source of the rule: itk::NiftiImageIO of ITK 5.4.
+//! Source of the rule: itk::NiftiImageIO of ITK 5.4. Where a data set is read by nnU-Net's nibabel readers, nibabel's rule
+//! holds instead ([`place_by`]).
 
-use super::header::Header;
+use super::header::{Header, SIZE_1};
+use crate::image::Reader;
 
 /// The rule's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,14 +26,80 @@ type Affine = [[f64; 4]; 3];
 const ORTHONORMAL: f64 = 1e-4;
 const SIMILAR: f64 = 1e-4;
 
-pub(super) fn place(header: &Header) -> Result<Placement, String> {
+/// Where the image lies to a reader; axes as stored.
+pub(super) fn place_by(reader: Reader, header: &Header) -> Result<Placement, String> {
+    let planar = header.dim.len() == 2;
+    if planar && reader.turns() {
+        return Err("has two axes, expected three: its reader turns images to RAS".into());
+    }
+    if planar || !reader.is_nibabel() { place(header) } else { place_by_nibabel(reader, header) }
+}
+
+/// nibabel's rule: the sform if it has a code, else the qform, else x runs to the left and the centre is at 0. Sheared axes
+/// are taken as they are, units of length are not looked at. Spacing is `pixdim`; an image that is turned has the lengths
+/// of its affine's columns instead, in the precision of the header.
+fn place_by_nibabel(reader: Reader, header: &Header) -> Result<Placement, String> {
+    let sizes = [1, 2, 3].map(|axis| size(header.pixdim[axis]));
+    let affine = match (header.sform_code, header.qform_code) {
+        (0, 0) => {
+            let [x, y, z] = header.extents().0.map(|n| (n as f64 - 1.0) / 2.0);
+            let [sx, sy, sz] = sizes;
+            [[-sx, 0.0, 0.0, sx * x], [0.0, sy, 0.0, -sy * y], [0.0, 0.0, sz, -sz * z]]
+        }
+        (0, _) => {
+            let [b, c, d] = header.quaternion;
+            let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+            let length = (a * a + b * b + c * c + d * d).sqrt();
+            let rotation = rotation([a, b, c, d].map(|v| v / length));
+            let qfac = if header.pixdim[0] == -1.0 { -1.0 } else { 1.0 };
+            scaled(rotation, [sizes[0], sizes[1], sizes[2] * qfac], header.qoffset)
+        }
+        _ => header.srow,
+    };
+    if affine.iter().flatten().any(|v| !v.is_finite()) {
+        return Err(format!("affine = {affine:?}, expected finite numbers"));
+    }
+    let mut placement =
+        Placement { spacing: sizes, origin: [0.0; 3], direction: normalised_columns(&affine) };
+    if reader.turns() && determinant(&placement.direction).abs() < INDEPENDENT {
+        return Err(format!("affine = {affine:?}, expected three axes in different directions"));
+    }
+    for (row, sign) in [-1.0, -1.0, 1.0].into_iter().enumerate() {
+        placement.origin[row] = sign * affine[row][3] + 0.0;
+        placement.direction[row] = placement.direction[row].map(|v| sign * v + 0.0);
+    }
+    let closest = crate::image::closest_by_nibabel(&placement.direction);
+    // Along x to the right, y to anterior, z to superior: nothing to turn.
+    if reader.turns() && closest != [(0, false), (1, false), (2, true)] {
+        let length = |axis: usize| (0..3).map(|row| affine[row][axis].powi(2)).sum::<f64>().sqrt();
+        let wide = header.bytes.len() > SIZE_1;
+        let stored = |length: f64| if wide { length } else { f64::from(length as f32) };
+        placement.spacing = [0, 1, 2].map(|axis| stored(length(axis)));
+    }
+    Ok(placement)
+}
+
+/// Axes whose unit vectors span less than this part of a cube lie in one plane.
+const INDEPENDENT: f64 = 1e-6;
+
+fn determinant(m: &[[f64; 3]; 3]) -> f64 {
+    m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1])
+        - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0])
+        + m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0])
+}
+
+/// The format's own library takes 1 for a size that isn't one.
+fn size(pixdim: f64) -> f64 {
+    if pixdim == 0.0 || !pixdim.is_finite() { 1.0 } else { pixdim.abs() }
+}
+
+fn place(header: &Header) -> Result<Placement, String> {
     let planar = header.dim.len() == 2;
     let mut sizes = [1.0; 3];
     let mut flips = [1.0; 3];
     for axis in 0..if planar { 2 } else { 3 } {
         let pixdim = header.pixdim[axis + 1];
-        // The format's own library takes 1 for a size that isn't one.
-        sizes[axis] = if pixdim == 0.0 || !pixdim.is_finite() { 1.0 } else { pixdim.abs() };
+        sizes[axis] = size(pixdim);
         flips[axis] = if pixdim < 0.0 && pixdim.is_finite() { -1.0 } else { 1.0 };
     }
     let affine = choose(header, sizes, flips)?;
@@ -110,21 +178,28 @@ fn from_quaternion(header: &Header, sizes: [f64; 3], flips: [f64; 3]) -> Affine 
     } else {
         rest.sqrt()
     };
-    let rotation = [
-        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - c * c - b * b],
-    ];
     // A negative size counts as 1 here and flips its axis afterwards.
     let scale = |axis: usize| if flips[axis] < 0.0 { 1.0 } else { sizes[axis] };
     let qfac = if header.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-    let scales = [scale(0), scale(1), scale(2) * qfac];
+    scaled(rotation([a, b, c, d]), [scale(0), scale(1), scale(2) * qfac], header.qoffset)
+}
+
+/// Of a unit quaternion.
+fn rotation([a, b, c, d]: [f64; 4]) -> [[f64; 3]; 3] {
+    [
+        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - c * c - b * b],
+    ]
+}
+
+fn scaled(rotation: [[f64; 3]; 3], scales: [f64; 3], offset: [f64; 3]) -> Affine {
     let mut affine = [[0.0; 4]; 3];
     for row in 0..3 {
         for column in 0..3 {
             affine[row][column] = rotation[row][column] * scales[column];
         }
-        affine[row][3] = header.qoffset[row];
+        affine[row][3] = offset[row];
     }
     affine
 }

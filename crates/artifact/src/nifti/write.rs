@@ -214,8 +214,8 @@ impl Patch {
     }
 }
 
-/// A NIfTI-1 header for an image that starts at 0 with LPS axes; `spacing` is x, y, z.
-pub(super) fn plain_header(spacing: [f64; 3]) -> Vec<u8> {
+/// A NIfTI-1 header for an image at this place (LPS); `spacing` is x, y, z.
+pub(super) fn header_at(spacing: [f64; 3], origin: [f64; 3], direction: [[f64; 3]; 3]) -> Vec<u8> {
     let mut patch = Patch { bytes: vec![0; SIZE_1], order: Endianness::Little, wide: false };
     patch.put(0, &348i32.to_le_bytes());
     patch.count(40, 0, 3);
@@ -223,9 +223,14 @@ pub(super) fn plain_header(spacing: [f64; 3]) -> Vec<u8> {
     patch.put(254, &1i16.to_le_bytes()); // sform_code: scanner coordinates
     patch.real(76, 0, 1.0);
     let ras = [-1.0, -1.0, 1.0];
-    for axis in 0..3 {
-        patch.real(76, axis + 1, spacing[axis]);
-        patch.real(280 + 16 * axis, axis, ras[axis] * spacing[axis]);
+    for row in 0..3 {
+        patch.real(76, row + 1, spacing[row]);
+        for column in 0..3 {
+            // `+ 0.0` turns −0 into 0.
+            let step = ras[row] * direction[row][column] * spacing[column] + 0.0;
+            patch.real(280 + 16 * row, column, step);
+        }
+        patch.real(280 + 16 * row, 3, ras[row] * origin[row] + 0.0);
     }
     patch.bytes
 }

@@ -159,6 +159,7 @@ fn case(id: &str, image: &Array4<f32>, labelled: bool) -> Case {
         },
         original: Original {
             transpose: [0, 1, 2],
+            flip: [false; 3],
             crop_lower: [0; 3],
             crop_upper: shape,
             geometry: Geometry {

@@ -6,6 +6,7 @@ mod alone;
 mod cascade;
 mod memory;
 mod selection;
+mod space;
 mod world;
 
 use artifact::prediction::{PROBABILITIES, Prediction};

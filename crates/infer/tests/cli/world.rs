@@ -95,6 +95,7 @@ pub fn plan() -> Plan {
             name: "blobs".into(),
             training_cases: 10,
             file_ending: ".nii.gz".into(),
+            reader: artifact::image::Reader::default(),
         },
         geometry: Axes::of_transpose([1, 0, 2]),
         nnunet: Default::default(),

@@ -11,6 +11,12 @@ CASE.nii.gz is what nnU-Net predicts, CASE_f32.nii.gz the same with its sums in 
     python make_golden.py [WORK_FOLDER]
 
 With WORK_FOLDER the results folder stays there, for comparisons by hand.
+
+    python make_golden.py reoriented
+
+leaves all that as it is, and makes only reoriented/: the smaller phantom stored in other orientations (each channel and the
+first stage's map in another one, a little oblique), and what the same networks predict where plans.json names a reader that
+turns images to RAS.
 """
 
 import json
@@ -177,6 +183,58 @@ def train(net, manager, one, labels, cases, cascade):
     print("loss", loss.item())
 
 
+def stored_as(source, code, path):
+    """The image in another voxel order, tilted in space by 8°, so that no axis is exactly the body's."""
+    image = nibabel.load(source)
+    to = nibabel.orientations.axcodes2ornt(code)
+    image = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), to))
+    tilt = np.eye(4)
+    c, s = np.cos(np.deg2rad(8)), np.sin(np.deg2rad(8))
+    tilt[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    affine = tilt @ image.affine
+    image = nibabel.Nifti1Image(np.asarray(image.dataobj), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    nibabel.save(image, path)
+
+
+def reoriented():
+    torch.set_num_threads(2)
+    here = HERE / "reoriented"
+    shutil.rmtree(here, ignore_errors=True)
+    for folder in ("images", "previous"):
+        (here / folder).mkdir(parents=True)
+    stored_as(HERE / "images" / "small_0000.nii.gz", "PIR", here / "images" / "small_0000.nii.gz")
+    stored_as(HERE / "images" / "small_0001.nii.gz", "LSP", here / "images" / "small_0001.nii.gz")
+    stored_as(HERE / "previous" / "small.nii.gz", "IAL", here / "previous" / "small.nii.gz")
+    for name in ("2d", "3d_fullres", "3d_cascade_fullres"):
+        cascade = name == "3d_cascade_fullres"
+        with tempfile.TemporaryDirectory() as work:
+            found = {}
+            for reader in ("SimpleITKIOWithReorient", "NibabelIOWithReorient"):
+                model = Path(work) / reader
+                (model / "fold_0").mkdir(parents=True)
+                told = json.loads((HERE / "plans.json").read_text()) | {"image_reader_writer": reader}
+                (model / "plans.json").write_text(json.dumps(told))
+                shutil.copy(HERE / name / "dataset.json", model)
+                shutil.copy(HERE / name / "checkpoint_final.pth", model / "fold_0")
+                predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+                predictor.initialize_from_trained_model_folder(str(model), use_folds=(0,))
+                out = Path(work) / f"{reader}_out"
+                out.mkdir()
+                with f32_sums():
+                    predictor.predict_from_files_sequential(
+                        str(here / "images"), str(out),
+                        folder_with_segs_from_prev_stage=str(here / "previous") if cascade else None)
+                # The SimpleITK reader writes in the last channel's axes, nibabel's in the first's.
+                turned = nibabel.as_closest_canonical(nibabel.load(out / "small.nii.gz"))
+                found[reader] = np.asarray(turned.dataobj)
+            a, b = found.values()
+            print(name, a.shape, np.bincount(a.ravel(), minlength=3), "readers differ", int((a != b).sum()))
+            assert (a == b).all() and (np.bincount(a.ravel(), minlength=3) > 0).all()
+            shutil.copy(out / "small.nii.gz", here / f"{name}.nii.gz")
+
+
 def main():
     torch.manual_seed(SEED)
     torch.set_num_threads(2)
@@ -238,4 +296,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    reoriented() if sys.argv[1:] == ["reoriented"] else main()

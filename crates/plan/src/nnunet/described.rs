@@ -48,6 +48,7 @@ impl Described {
                 name: self.json.name.clone().or(folder).unwrap_or_default(),
                 training_cases: self.training_cases,
                 file_ending: self.file_ending.clone(),
+                reader: imported.reader,
             },
             geometry: imported.geometry,
             nnunet: imported.names,

@@ -33,7 +33,8 @@ pub fn export(plan: &Plan, names: &NnunetNames) -> Result<Value, String> {
     };
     let spacing = geometry.median_spacing_mm.ok_or_else(|| missing("median_spacing_mm"))?;
     let shape = geometry.median_shape.ok_or_else(|| missing("median_shape"))?;
-    let reader = image_reader(&plan.dataset.file_ending, shape[0] == 1.0);
+    let of_images = plan.dataset.reader;
+    let reader = image_reader(of_images, &plan.dataset.file_ending, shape[0] == 1.0);
     let backward = [0, 1, 2].map(|axis| geometry.transpose.iter().position(|&t| t == axis));
     Ok(json!({
         "dataset_name": name(&names.dataset, &own.dataset, &plan.dataset.name),

@@ -67,6 +67,7 @@ pub fn measured(fingerprint: &Path, described: &Described) -> Result<Measured> {
     Ok(Measured {
         name: name.unwrap_or_default(),
         file_ending: described.file_ending.clone(),
+        reader: json.reader.unwrap_or_default(),
         training_cases: described.training_cases,
         grids: grids(&read).map_err(fault)?,
         channels: channels(&json.channels, &read).map_err(fault)?,
@@ -77,8 +78,8 @@ pub fn measured(fingerprint: &Path, described: &Described) -> Result<Measured> {
         median_relative_size: size,
         flat_axis_first: false,
         nnunet: NnunetNames {
+            image_reader: json.image_reader.clone(),
             dataset: folder.filter(|name| name.starts_with(DATASET)),
-            image_reader: json.image_reader.clone().filter(|name| name != "None"),
             ..NnunetNames::default()
         },
     })

@@ -6,6 +6,7 @@ use super::table::{Table, show};
 use super::{LABEL_MANAGER, NORMALISATIONS, PLANNERS, PREPROCESSOR, RESAMPLING, cases_folder};
 use crate::{FULL, SLICES};
 use artifact::dataset::DatasetJson;
+use artifact::image::Reader;
 use artifact::plan::{Channel, Configuration, Encoder, Geometry, NnunetNames, Normalisation};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Imported {
     pub geometry: Geometry,
     /// nnU-Net's names.
     pub names: NnunetNames,
+    /// How images are read.
+    pub reader: Reader,
     /// Normalisations and intensities under the names of `dataset.json`.
     pub channels: Vec<Channel>,
     /// All configurations, inheritance resolved.
@@ -41,14 +44,17 @@ pub fn import(
 ) -> Result<Imported, String> {
     let value: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON: {e}"))?;
     let mut top = Table::new("", value)?;
-    let names = NnunetNames {
+    let mut names = NnunetNames {
         dataset: Some(top.take("dataset_name", "a name")?),
         plans: Some(top.take("plans_name", "a name")?),
         planner: Some(top.take("experiment_planner_used", "the name of a planner")?),
-        image_reader: Some(top.take("image_reader_writer", "the name of a class")?),
+        image_reader: None,
         cases: BTreeMap::new(),
     };
+    let class: String = top.take("image_reader_writer", "the name of a class")?;
+    let reader_of_images = Reader::of_class("image_reader_writer", &class)?;
     let geometry = geometry(&mut top)?;
+    names.image_reader = Some(class);
     top.fixed("label_manager", &json!(LABEL_MANAGER))?;
     top.ignore("continue_training");
     let key = "foreground_intensity_properties_per_channel";
@@ -56,7 +62,7 @@ pub fn import(
         top.take(key, "mean, median, std, min, max and percentiles of every channel")?;
     let all: Map<String, Value> = top.take("configurations", "an object")?;
     top.finish()?;
-    let mut reader = Reader { described, geometry, names, deep_supervision, shared: None };
+    let mut reader = Configurations { described, geometry, names, deep_supervision, shared: None };
     let mut configurations = reader.configurations(&all)?;
     reader.complete(&mut configurations);
     let Some(shared) = reader.shared else {
@@ -81,6 +87,7 @@ pub fn import(
     Ok(Imported {
         geometry: reader.geometry,
         names: reader.names,
+        reader: reader_of_images,
         channels,
         configurations,
         recipe,
@@ -109,7 +116,7 @@ struct Shared {
     orders: [(&'static str, u8); 6],
 }
 
-struct Reader<'a> {
+struct Configurations<'a> {
     described: &'a DatasetJson,
     geometry: Geometry,
     names: NnunetNames,
@@ -117,7 +124,7 @@ struct Reader<'a> {
     shared: Option<Shared>,
 }
 
-impl Reader<'_> {
+impl Configurations<'_> {
     fn configurations(
         &mut self,
         all: &Map<String, Value>,

@@ -13,6 +13,7 @@ pub use export::{export, pretty};
 pub use fingerprint::{is_fingerprint, measured};
 pub use import::{Imported, import};
 
+use artifact::image::Reader;
 use artifact::plan::{Encoder, Normalisation};
 
 /// What nnU-Net does in its own way, whatever an exported plan says; one line each.
@@ -73,8 +74,11 @@ fn cases_folder(configuration: &str, plans: &str, encoder: Encoder) -> String {
     format!("{plans}_{configuration}")
 }
 
-/// The class that reads images of this ending.
-fn image_reader(ending: &str, flat: bool) -> &'static str {
+/// The class that reads images of this ending; without another reader the one that nnU-Net takes for the ending.
+fn image_reader(reader: Reader, ending: &str, flat: bool) -> &'static str {
+    if let Some(class) = reader.class() {
+        return class;
+    }
     match ending {
         ".png" | ".bmp" => "NaturalImage2DIO",
         ".tif" if flat => "NaturalImage2DIO",

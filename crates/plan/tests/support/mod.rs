@@ -24,7 +24,11 @@ pub fn fingerprint(
     };
     let label = |i: i32| Label { name: format!("class {i}"), value: i };
     Fingerprint {
-        dataset: MeasuredDataset { name: "Numbers".into(), file_ending: ".nii.gz".into() },
+        dataset: MeasuredDataset {
+            name: "Numbers".into(),
+            file_ending: ".nii.gz".into(),
+            reader: artifact::image::Reader::default(),
+        },
         channels: vec![channel("MRI")],
         labels: (0..classes).map(|i| label(i32::try_from(i).expect("few classes"))).collect(),
         regions: Vec::new(),

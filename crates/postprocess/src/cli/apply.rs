@@ -1,6 +1,7 @@
 //! `nnu-postprocess apply`.
 
 use super::{each_case, ending_of, write_prediction};
+use artifact::image::Reader;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::{self, Found, Prediction};
 use artifact::{Record, hash_file};
@@ -83,7 +84,7 @@ fn apply(
         .input("--postprocessing", hash)
         .input("--predictions", files::hash_predictions(std::slice::from_ref(found))?);
     let Some(commit) = run.begin::<Prediction>(&record, &provenance)? else { return Ok(None) };
-    let volume = files::read_map(&found.segmentation)?;
+    let volume = files::read_map(Reader::default(), &found.segmentation)?;
     let mut classes =
         prediction::class_indices(&found.segmentation, &volume, &scheme.labels, None)?;
     let removed = largest::apply(rules, &mut classes);

@@ -1,7 +1,7 @@
 //! `nnu-postprocess ensemble`.
 
-use super::{each_case, ending_of, other_grid, write_prediction};
-use artifact::image::{self, Geometry};
+use super::{each_case, ending_of, write_prediction};
+use artifact::image::{self, Geometry, meet};
 use artifact::prediction::{Found, PROBABILITIES, Prediction};
 use artifact::{Commit, Provenance, Record, npy};
 use half::f16;
@@ -145,10 +145,12 @@ fn common_grid(members: &[Found]) -> Result<Geometry> {
     let (geometry, _) = image::read_header(&members[0].segmentation)?;
     for member in &members[1..] {
         let (other, _) = image::read_header(&member.segmentation)?;
-        other.agrees(&geometry).map_err(|e| {
-            other_grid(&member.segmentation, &e, &members[0].segmentation)
-                .hint("these are predictions of different images")
-        })?;
+        let first = (members[0].segmentation.as_path(), &geometry);
+        let hint = "these are predictions of different images";
+        let apart = meet((&member.segmentation, &other), first).map_err(|e| e.hint(hint))?;
+        if let Some(apart) = apart {
+            return Err(Error::input(apart.to_string()).hint(hint));
+        }
     }
     Ok(geometry)
 }

@@ -2,7 +2,7 @@
 
 use super::each_case;
 use artifact::image::folder::Folder;
-use artifact::image::{self, Geometry, Volume};
+use artifact::image::{Reader, Turn, Volume, meet};
 use artifact::plan::Plan;
 use artifact::prediction::Found;
 use artifact::splits::Splits;
@@ -74,7 +74,10 @@ struct Case {
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let predictions = of_fold(args, files::merge(&args.predictions)?, run)?;
     let cases = pair(args, &predictions, run)?;
-    let scheme = scheme(args, &predictions)?;
+    let plan = args.plan.as_ref().map(|path| Record::<Plan>::load(path)).transpose()?;
+    let plan = plan.map(|record| record.body);
+    let reader = plan.as_ref().map_or_else(Reader::default, |plan| plan.dataset.reader);
+    let scheme = scheme(args, plan.as_ref(), &predictions)?;
     let provenance = provenance(args, &predictions, &cases, run)?;
     let pictures_there =
         || cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
@@ -88,7 +91,8 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     if done() {
         return show();
     }
-    let counted = each_case(run, "cases", &cases, |case| evaluate(case, scheme.as_ref()))?;
+    let how = Reading { run, reader, scheme: scheme.as_ref() };
+    let counted = each_case(run, "cases", &cases, |case| evaluate(case, how))?;
     let scheme = scheme
         .unwrap_or_else(|| Scheme::plain(labels_found(counted.iter().map(|(counts, _)| counts))));
     if scheme.labels.len() < 2 {
@@ -178,13 +182,13 @@ fn missing(folder: &Path, id: &str, what: &str) -> Error {
 }
 
 /// What the plan says, else the records. Both must agree.
-fn scheme(args: &Args, predictions: &[Found]) -> Result<Option<Scheme>> {
+fn scheme(args: &Args, plan: Option<&Plan>, predictions: &[Found]) -> Result<Option<Scheme>> {
     let recorded = files::recorded_scheme(predictions)?;
-    let Some(plan) = &args.plan else { return Ok(recorded) };
-    let planned = Scheme::of(&Record::<Plan>::load(plan)?.body);
+    let (Some(plan), Some(path)) = (plan, &args.plan) else { return Ok(recorded) };
+    let planned = Scheme::of(plan);
     match recorded {
         Some(recorded) if !recorded.fits(&planned) => {
-            Err(files::disagree(&args.predictions[0], &recorded, &planned, plan).into())
+            Err(files::disagree(&args.predictions[0], &recorded, &planned, path).into())
         }
         _ => Ok(Some(planned)),
     }
@@ -208,19 +212,34 @@ fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> 
     Ok(provenance)
 }
 
+/// How label maps are read and compared.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    run: &'a Run,
+    reader: Reader,
+    scheme: Option<&'a Scheme>,
+}
+
 /// Counts one case and draws its picture; also the volume of its voxels.
-fn evaluate(case: &Case, scheme: Option<&Scheme>) -> Result<(Counts, f64)> {
+fn evaluate(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
+    let Reading { run, reader, scheme } = how;
     if case.overlay.is_none()
-        && let Some(predicted) = files::read_bytes(&case.predicted)?
-        && let Some(reference) = files::read_bytes(&case.reference)?
+        && let Some(predicted) = files::read_bytes(reader, &case.predicted)?
+        && let Some(reference) = files::read_bytes(reader, &case.reference)?
+        && reader.turn_like(&predicted.geometry, &reference.geometry) == Turn::NONE
     {
-        same_grid(case, &predicted.geometry, &reference.geometry)?;
+        let on = (case.reference.as_path(), &reference.geometry);
+        let apart = meet((&case.predicted, &predicted.geometry), on)?;
+        apart.iter().for_each(|apart| run.warn(apart));
         let counts = Counts::of_bytes(predicted.voxels(), reference.voxels());
         declared(case, &counts, scheme)?;
         return Ok((counts, voxel_ml(reference.geometry.spacing_mm)));
     }
-    let predicted = files::read_map(&case.predicted)?;
-    let reference = files::read_map(&case.reference)?;
+    let predicted = files::read_map(reader, &case.predicted)?;
+    let reference = files::read_map(reader, &case.reference)?;
+    let on = (case.reference.as_path(), &reference.geometry);
+    let (predicted, apart) = reader.lay(&case.predicted, predicted, on)?;
+    apart.iter().for_each(|apart| run.warn(apart));
     let counts = compare(case, &predicted, &reference)?;
     declared(case, &counts, scheme)?;
     let voxel_ml = voxel_ml(reference.geometry.spacing_mm);
@@ -231,7 +250,9 @@ fn evaluate(case: &Case, scheme: Option<&Scheme>) -> Result<(Counts, f64)> {
         let scheme = scheme.map_or_else(found, Scheme::clone);
         let scores = counts.scores(&scheme, voxel_ml);
         let entries = entries(&scheme, &scores, number);
-        draw(case, &entries, number, [&predicted, &reference], image, picture)?;
+        let (volume, apart) = reader.lay(image, reader.read(image)?, on)?;
+        apart.iter().for_each(|apart| run.warn(apart));
+        draw(case, &entries, number, [&predicted, &reference], &volume, picture)?;
     }
     Ok((counts, voxel_ml))
 }
@@ -249,18 +270,7 @@ fn declared(case: &Case, counts: &Counts, scheme: Option<&Scheme>) -> Result<()>
     Ok(())
 }
 
-fn same_grid(case: &Case, predicted: &Geometry, reference: &Geometry) -> Result<()> {
-    predicted.same_grid(reference).map_err(|e| {
-        Error::input(format!(
-            "{}: {e} as in {}",
-            case.predicted.display(),
-            case.reference.display()
-        ))
-    })
-}
-
 fn compare(case: &Case, predicted: &Volume, reference: &Volume) -> Result<Counts> {
-    same_grid(case, &predicted.geometry, &reference.geometry)?;
     let [p, r] = [predicted, reference].map(|v| v.channels.index_axis(Axis(0), 0));
     Counts::of(p, r).map_err(|(side, value)| {
         Error::input(format!(
@@ -296,13 +306,9 @@ fn draw(
     entries: &[Entry],
     number: impl Fn(i32) -> i16,
     [predicted, reference]: [&Volume; 2],
-    source: &Path,
+    image: &Volume,
     picture: &Path,
 ) -> Result<()> {
-    let volume = image::read(source)?;
-    volume.geometry.same_grid(&reference.geometry).map_err(|e| {
-        Error::input(format!("{}: {e} as in {}", source.display(), case.reference.display()))
-    })?;
     let classes = |volume: &Volume| -> Array3<i16> {
         volume.channels.index_axis(Axis(0), 0).mapv(|v| number(v as i32))
     };
@@ -311,7 +317,7 @@ fn draw(
         title: &case.id,
         entries,
         geometry: &reference.geometry,
-        image: volume.channels.index_axis(Axis(0), 0),
+        image: image.channels.index_axis(Axis(0), 0),
         reference: expected.view(),
         predicted: found.view(),
     };

@@ -1,6 +1,6 @@
 //! `nnu-postprocess fit`.
 
-use super::{each_case, read_predicted, read_reference};
+use super::{Reading, each_case, read_predicted, read_reference};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Found;
@@ -74,9 +74,10 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let Some(commit) = run.begin::<Postprocessing>(&args.out, &provenance)? else {
         return Ok(());
     };
+    let how = Reading { run, scheme: &scheme, reader: plan.dataset.reader };
     let decision = fit(&scheme, rules, &mut |trials| {
         each_case(run, "cases", &references, |(case, path)| {
-            look(&scheme, path, predictions.get(case).map(|p| p.segmentation.as_path()), trials)
+            look(how, path, predictions.get(case).map(|p| p.segmentation.as_path()), trials)
         })
     })?;
     report(&decision, run);
@@ -116,14 +117,14 @@ fn predictions(
 }
 
 fn look(
-    scheme: &Scheme,
+    how: Reading<'_>,
     reference: &Path,
     predicted: Option<&Path>,
     trials: &[Trial],
 ) -> Result<Evidence> {
-    let (classes, geometry) = read_reference(scheme, reference)?;
-    let predicted = predicted.map(|path| read_predicted(scheme, path, (&geometry, reference)));
-    Ok(examine(scheme, classes.view(), predicted.transpose()?.as_ref(), trials))
+    let (classes, geometry) = read_reference(how, reference)?;
+    let predicted = predicted.map(|path| read_predicted(how, path, (&geometry, reference)));
+    Ok(examine(how.scheme, classes.view(), predicted.transpose()?.as_ref(), trials))
 }
 
 /// What was decided, and why.

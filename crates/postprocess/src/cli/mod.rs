@@ -7,7 +7,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod select;
 
-use artifact::image::{self, Geometry};
+use artifact::image::{self, Geometry, Reader};
 use artifact::prediction::{self, Prediction, PredictionInfo};
 use artifact::{Commit, Provenance};
 use clap::{Parser, Subcommand};
@@ -85,27 +85,31 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// The error of two files that lie on different grids.
-fn other_grid(path: &Path, fault: &str, reference: &Path) -> Error {
-    Error::input(format!("{}: {fault} as in {}", path.display(), reference.display()))
+/// How label maps are read and compared.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    run: &'a Run,
+    scheme: &'a Scheme,
+    reader: Reader,
 }
 
 /// Reads a reference as class indices, voxels to ignore as `scheme.classes()`, and its geometry.
-fn read_reference(scheme: &Scheme, path: &Path) -> Result<(Array3<i16>, Geometry)> {
-    let volume = files::read_map(path)?;
+fn read_reference(how: Reading<'_>, path: &Path) -> Result<(Array3<i16>, Geometry)> {
+    let (volume, scheme) = (files::read_map(how.reader, path)?, how.scheme);
     let classes = prediction::class_indices(path, &volume, &scheme.labels, scheme.ignore.as_ref())?;
     Ok((classes, volume.geometry))
 }
 
-/// Reads a predicted label map on the grid of a reference as class indices.
+/// Reads a predicted label map on the grid of a reference as class indices; warns if it lies elsewhere in space.
 fn read_predicted(
-    scheme: &Scheme,
+    how: Reading<'_>,
     path: &Path,
     (geometry, reference): (&Geometry, &Path),
 ) -> Result<Array3<i16>> {
-    let volume = files::read_map(path)?;
-    volume.geometry.same_grid(geometry).map_err(|e| other_grid(path, &e, reference))?;
-    Ok(prediction::class_indices(path, &volume, &scheme.labels, None)?)
+    let volume = files::read_map(how.reader, path)?;
+    let (volume, apart) = how.reader.lay(path, volume, (reference, geometry))?;
+    apart.iter().for_each(|apart| how.run.warn(apart));
+    Ok(prediction::class_indices(path, &volume, &how.scheme.labels, None)?)
 }
 
 /// Writes a label map of class indices and its record.

@@ -1,7 +1,8 @@
 //! `nnu-postprocess select`.
 
 use super::candidates::{Candidate, Named, Planned};
-use super::{each_case, fit, print, read_predicted, read_reference};
+use super::{Reading, each_case, fit, print, read_predicted, read_reference};
+use artifact::image::{Geometry, Reader, Turn, meet};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Found;
@@ -67,6 +68,7 @@ impl Args {
 struct Comparison<'a> {
     run: &'a Run,
     scheme: &'a Scheme,
+    reader: Reader,
     rule: Rule,
     candidates: &'a [Candidate],
     /// Label maps of the training cases, by case.
@@ -107,8 +109,14 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         }
     }
     let rule = Rule::for_probabilities(&scheme);
-    let comparison =
-        Comparison { run, scheme: &scheme, rule, candidates: &candidates, references: &references };
+    let comparison = Comparison {
+        run,
+        scheme: &scheme,
+        reader: plan.dataset.reader,
+        rule,
+        candidates: &candidates,
+        references: &references,
+    };
     let cases = comparison.cases(&args.labels)?;
     let compared = select::candidates(candidates.len(), !args.no_ensembles);
     let dice = comparison.dice(&cases, &compared)?;
@@ -168,6 +176,10 @@ fn or_singles(error: artifact::Error) -> Error {
 }
 
 impl Comparison<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading { run: self.run, scheme: self.scheme, reader: self.reader }
+    }
+
     /// The cases that the candidates predicted, each with its label.
     fn cases(&self, labels: &Path) -> Result<BTreeMap<&str, Case<'_>>> {
         let reference = |case: &str| {
@@ -214,22 +226,48 @@ impl Comparison<'_> {
     /// One case by everything that is compared. Of pairs only a slab is in memory.
     fn overlaps(&self, case: &Case<'_>, compared: &[Vec<usize>]) -> Result<Vec<Vec<Overlap>>> {
         let targets = self.scheme.by_class();
-        let (reference, geometry) = read_reference(self.scheme, case.reference)?;
+        let (reference, geometry) = read_reference(self.reading(), case.reference)?;
         let mut all = Vec::with_capacity(compared.len());
         for members in compared {
             let mut counts = Counts::default();
             if let [one] = members[..] {
                 let path = &case.predictions[one].segmentation;
-                let map = read_predicted(self.scheme, path, (&geometry, case.reference))?;
+                let map = read_predicted(self.reading(), path, (&geometry, case.reference))?;
                 counts.add_classes(map.view(), reference.view());
             } else {
-                self.pair(case, members, geometry.shape)?.segment(&self.rule, &mut |z, slab| {
+                let turn = self.turn(case, members, &geometry)?.inverse();
+                let reference = turn.view(reference.view());
+                let pair = self.pair(case, members, turn.order(geometry.shape))?;
+                pair.segment(&self.rule, &mut |z, slab| {
                     counts.add_classes(slab, reference.slice(s![z, .., ..]));
                 })?;
             }
             all.push(counts.overlaps(&targets));
         }
         Ok(all)
+    }
+
+    /// From the axes of the members' predictions to the reference's, which has this geometry; warns of those that lie
+    /// elsewhere in space.
+    fn turn(&self, case: &Case<'_>, members: &[usize], geometry: &Geometry) -> Result<Turn> {
+        let mut turns = Vec::new();
+        for &at in members {
+            let path = &case.predictions[at].segmentation;
+            let (own, _) = self.reader.read_header(path)?;
+            let turn = self.reader.turn_like(&own, geometry);
+            let apart = meet((path, &own.turned(turn)), (case.reference, geometry))?;
+            apart.iter().for_each(|apart| self.run.warn(apart));
+            turns.push((turn, path));
+        }
+        match turns.iter().find(|(turn, _)| *turn != turns[0].0) {
+            None => Ok(turns[0].0),
+            Some((_, path)) => Err(Error::input(format!(
+                "{}: its axes aren't those of {}",
+                path.display(),
+                turns[0].1.display()
+            ))
+            .hint("these are predictions of different images")),
+        }
     }
 
     fn pair(&self, case: &Case<'_>, members: &[usize], shape: [usize; 3]) -> Result<Members> {
@@ -248,13 +286,15 @@ impl Comparison<'_> {
         trials: &[Trial],
     ) -> Result<Vec<Evidence>> {
         each_case(self.run, "cases for postprocessing", self.references, |(id, path)| {
-            let (reference, geometry) = read_reference(self.scheme, path)?;
+            let (reference, geometry) = read_reference(self.reading(), path)?;
             let predicted = cases.get(id.as_str()).map(|case| -> Result<Array3<i16>> {
                 if let [one] = members[..] {
                     let path = &case.predictions[one].segmentation;
-                    return read_predicted(self.scheme, path, (&geometry, case.reference));
+                    return read_predicted(self.reading(), path, (&geometry, case.reference));
                 }
-                Ok(self.pair(case, members, geometry.shape)?.classes(&self.rule)?)
+                let turn = self.turn(case, members, &geometry)?;
+                let pair = self.pair(case, members, turn.inverse().order(geometry.shape))?;
+                Ok(turn.view(pair.classes(&self.rule)?).as_standard_layout().into_owned())
             });
             let predicted = predicted.transpose()?;
             Ok(examine(self.scheme, reference.view(), predicted.as_ref(), trials))

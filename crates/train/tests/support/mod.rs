@@ -114,6 +114,7 @@ impl Bench {
             },
             original: Original {
                 transpose: [0, 1, 2],
+                flip: [false; 3],
                 crop_lower: [0; 3],
                 crop_upper: shape,
                 geometry: Geometry::plain(shape, [1.0; 3]),
