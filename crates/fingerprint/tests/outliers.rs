@@ -1,5 +1,4 @@
 //! Spacing and size outliers on data sets as they are: no false alarms.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::dataset::Dataset;
 use artifact::fingerprint::MeasuredCase;
