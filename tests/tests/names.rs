@@ -160,7 +160,7 @@ fn make_carries_any_name_and_runs_none() {
         "DEVICE=cpu".into(),
         "INFER_FLAGS=--no-mirroring --step 0.75".into(),
     ];
-    let run = world.make(&[&["run".into()], &options[..]].concat());
+    let run = world.make(&[&[String::from("run")], &options[..]].concat());
     assert!(run.status.success(), "{}", said(&run));
     world.check(&world.path("-work"), &IDS);
     let predict = [

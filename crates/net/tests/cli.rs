@@ -220,6 +220,7 @@ fn axes_of_mirroring_go_with_the_model_there_and_back() {
     let on = |key: &'static str, value: Value| vec![(key, value)];
     // What the exporting plan says, the axes that nnU-Net reads and its trainer, what the importing plan becomes.
     let (all, two, none) = (vec![0, 1, 2], vec![0, 2], Vec::<usize>::new());
+    let first: Vec<usize> = vec![0, 1];
     let plain = "nnUNetTrainer";
     let cases = [
         (on("augmentation.mirror_axes", axes(&[2, 0, 1])), &all, plain, None),
@@ -235,9 +236,9 @@ fn axes_of_mirroring_go_with_the_model_there_and_back() {
         (on("inference.mirror_axes", axes(&[2, 0])), &two, plain, Some(&two)),
         (
             on("inference.mirror_axes", axes(&[1, 0])),
-            &vec![0, 1],
+            &first,
             "nnUNetTrainer_onlyMirror01",
-            Some(&vec![0, 1]),
+            Some(&first),
         ),
     ];
     for (settings, allowed, trainer, expected) in &cases {
