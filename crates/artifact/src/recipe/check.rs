@@ -72,7 +72,8 @@ impl Recipe {
             ("loss.dice_weight", l.dice_weight, WEIGHT),
             ("loss.cross_entropy_weight", l.cross_entropy_weight, WEIGHT),
             ("loss.dice_smooth", l.dice_smooth, WEIGHT),
-            ("optimiser.learning_rate", o.learning_rate, Above(0.0, 1000.0)),
+            // One that is too high is named by the training itself, when the loss is no number any more.
+            ("optimiser.learning_rate", o.learning_rate, Above(0.0, 1e30)),
             ("optimiser.weight_decay", o.weight_decay, SHARE),
             ("optimiser.beta1", o.beta1, SHARE),
             ("optimiser.beta2", o.beta2, SHARE),
