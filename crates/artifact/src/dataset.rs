@@ -369,6 +369,11 @@ impl Dataset {
                 }
             }
         }
+        // Scores and postprocessing take all label maps of a folder, also those that dataset.json doesn't list.
+        let labels = self.training.iter().filter_map(|case| case.label.as_deref()?.parent());
+        for folder in labels.collect::<BTreeSet<_>>().into_iter().filter_map(|l| folders.get(l)) {
+            folder.names().try_for_each(|name| folder.image(name).map(drop))?;
+        }
         Ok(())
     }
 

@@ -332,3 +332,20 @@ fn a_lone_first_channel_that_cannot_be_read_is_blamed_itself() {
     // No other file is said to be missing.
     assert_eq!(d.training[0].images, [error.path]);
 }
+
+#[test]
+fn label_maps_that_nobody_lists_have_no_twins_either() {
+    let folder = folder_with(DECATHLON);
+    let at = folder.path();
+    for name in ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "imagesTr/B.nii.gz"] {
+        write(at, name, image(2, 5.0));
+    }
+    for name in ["a.nii.gz", "b.nii.gz", "B.nii.gz", "stray.nii.gz"] {
+        write(at, &format!("labelsTr/{name}"), label());
+    }
+    Dataset::load(at).unwrap();
+    write(at, "labelsTr/stray.nii", label());
+    let error = Dataset::load(at).unwrap_err();
+    assert_eq!(error.path, at.join("labelsTr/stray.nii"));
+    assert!(error.message.contains("stray.nii.gz"), "{error}");
+}
