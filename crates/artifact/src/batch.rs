@@ -9,6 +9,12 @@ use ndarray::{Array4, Array5};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// The images beside the record.
+pub const IMAGE: &str = "image.npy";
+
+/// The labels beside the record.
+pub const LABEL: &str = "label.npy";
+
 /// The record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
@@ -40,14 +46,33 @@ pub fn path(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:06}")).join("batch.toml")
 }
 
+/// Numbers of all batches in the spool at `folder`, sorted, wherever some are missing between them.
+///
+/// # Errors
+/// If the folder can't be read.
+pub fn numbers(folder: &Path) -> Result<Vec<usize>> {
+    let fail = |e| Error::io(folder, "read this spool", &e);
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        // A number in any other way of writing is no batch's.
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        numbers
+            .extend(number.filter(|n| path(folder, *n) == folder.join(&name).join("batch.toml")));
+    }
+    numbers.retain(|n| path(folder, *n).is_file());
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// Reads one batch: image `[n, c, z, y, x]` and label `[n, z, y, x]`.
 ///
 /// # Errors
 /// If record and arrays disagree, or image and label do.
 pub fn read(path: &Path) -> Result<(Record<Batch>, Array5<f32>, Array4<i16>)> {
     let record = Record::<Batch>::load(path)?;
-    let image: Array5<f32> = Mapped::open(&path.with_file_name("image.npy"))?.view()?.to_owned();
-    let label_path = path.with_file_name("label.npy");
+    let image: Array5<f32> = Mapped::open(&path.with_file_name(IMAGE))?.view()?.to_owned();
+    let label_path = path.with_file_name(LABEL);
     let label: Array4<i16> = Mapped::open(&label_path)?.view()?.to_owned();
     let (n, _, z, y, x) = image.dim();
     if label.dim() != (n, z, y, x) {

@@ -4,6 +4,7 @@ use artifact::case::OpenCase;
 use artifact::previous::{self, OpenPrevious};
 use artifact::splits::Splits;
 use artifact::{Record, hash_bytes, hash_file};
+use rayon::prelude::*;
 use stage::Error;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ pub fn case_path(folder: &Path, id: &str) -> PathBuf {
     folder.join(id).join("case.toml")
 }
 
-/// Opens `FOLDER/ID/case.toml` for every id, in this order. `made_for` is the configuration whose cases these must be:
+/// Opens `FOLDER/ID/case.toml` for every id, in this order, and holds arrays against the hashes in it. `made_for` is the configuration whose cases these must be:
 /// [`artifact::plan::Plan::cases_of`].
 ///
 /// # Errors
@@ -41,9 +42,10 @@ pub fn open_cases(folder: &Path, ids: &[String], made_for: &str) -> Result<Vec<O
             ))
             .hint(format!("--cases takes the folder that nnu-preprocess wrote for {made_for}")));
         }
+        case.record.verify(&path)?;
         Ok(case)
     };
-    ids.iter().map(open).collect()
+    ids.par_iter().map(open).collect()
 }
 
 /// Record of case `id` in the first of these folders that has it.
@@ -51,7 +53,8 @@ fn previous_path(folders: &[PathBuf], id: &str) -> Option<PathBuf> {
     folders.iter().map(|folder| previous::path(folder, id)).find(|path| path.is_file())
 }
 
-/// Opens the first stage's prediction for every id, in this order, each from the first folder that has it.
+/// Opens the first stage's prediction for every id, in this order, each from the first folder that has it, and holds
+/// arrays against the records' hashes.
 ///
 /// # Errors
 /// One line that names how many are missing and the first; otherwise the first one that is broken.
@@ -71,9 +74,13 @@ pub fn open_previous(folders: &[PathBuf], ids: &[String]) -> Result<Vec<OpenPrev
              wrote",
         ));
     }
-    ids.iter()
+    ids.par_iter()
         .filter_map(|id| previous_path(folders, id))
-        .map(|path| Ok(OpenPrevious::open(&path)?))
+        .map(|path| {
+            let open = OpenPrevious::open(&path)?;
+            open.record.verify(&path)?;
+            Ok(open)
+        })
         .collect()
 }
 

@@ -4,7 +4,7 @@ mod args;
 
 use args::{Args, IO};
 use artifact::plan::Plan;
-use artifact::{Provenance, Record};
+use artifact::{Provenance, Record, batch};
 use augment::{
     Loader, Mode, cases_hash, open_cases, open_previous, preview, previous_hash, spool,
     training_cases,
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             loader = loader.with_previous(open_previous(&args.previous, &ids)?)?;
         }
         if let Some(path) = &args.preview {
+            run.outputs().may_write(path)?;
             let names: Vec<String> = plan.labels.iter().map(|l| l.name.clone()).collect();
             preview::sheet(&loader, &names).save(path)?;
             run.info(format!("{} written", path.display()));
@@ -55,13 +56,20 @@ fn write_spool(
     batches: usize,
     provenance: &Provenance,
 ) -> Result<()> {
+    let there = if folder.is_dir() { batch::numbers(folder)? } else { Vec::new() };
+    if let Some(more) = there.into_iter().find(|number| *number >= batches) {
+        run.warn(format!(
+            "{}: holds batch {more:06} of an earlier call, beyond the {batches} asked for; nnu-train would use it too",
+            folder.display()
+        ));
+    }
     let progress = run.progress("batches", batches);
     for index in 0..batches {
         run.check_stop()?;
         let number = i64::try_from(index).unwrap_or(i64::MAX);
         let provenance = provenance.clone().option("batch", number);
-        let record = artifact::batch::path(folder, index);
-        if let Some(commit) = run.begin::<artifact::batch::Batch>(&record, &provenance)? {
+        let record = batch::path(folder, index);
+        if let Some(commit) = run.begin::<batch::Batch>(&record, &provenance)? {
             spool::write(commit, index, &provenance, loader, &loader.batch(index as u64))?;
         }
         progress.add(1);

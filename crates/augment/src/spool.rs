@@ -1,7 +1,7 @@
 //! The spool: numbered batches on disk, each committed by itself.
 
 use crate::{Loader, SampledBatch};
-use artifact::batch::{Batch, BatchInfo};
+use artifact::batch::{Batch, BatchInfo, IMAGE, LABEL};
 use artifact::plan::{Configuration, Normalisation, Plan};
 use artifact::{Commit, Provenance, hash_bytes};
 use serde::Serialize;
@@ -48,8 +48,8 @@ pub fn write(
     loader: &Loader,
     batch: &SampledBatch,
 ) -> artifact::Result<()> {
-    commit.npy("image.npy", &batch.image.view())?;
-    commit.npy("label.npy", &batch.label.view())?;
+    commit.npy(IMAGE, &batch.image.view())?;
+    commit.npy(LABEL, &batch.label.view())?;
     let cases = batch.cases.iter().map(|&case| loader.case_id(case).to_string()).collect();
     commit.finish(provenance, &Batch { batch: BatchInfo { index, cases } })
 }

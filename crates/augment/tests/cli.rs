@@ -306,3 +306,34 @@ fn io_lists_what_is_read_and_written() {
          writes --preview png\n"
     );
 }
+
+#[test]
+fn cases_and_predictions_that_were_changed_are_refused() {
+    for name in ["image.npy", "label.npy", "foreground.npy"] {
+        let folder = project();
+        let file = folder.path().join("cases/case_1").join(name);
+        let mut bytes = std::fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        Commit::file(&file, &bytes).unwrap();
+        for what in [&SPOOL[..], &["--preview", "sheet.png"]] {
+            let output = augment(folder.path(), what);
+            let line = format!("nnu-augment: error: cases/case_1/{name}: hash is b3:");
+            assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+            assert!(stderr(&output).contains(&line), "{}", stderr(&output));
+        }
+        assert!(!folder.path().join("batches").exists());
+    }
+}
+
+#[test]
+fn batches_of_a_longer_spool_before_are_said() {
+    let folder = project();
+    assert!(augment(folder.path(), &SPOOL).status.success());
+    let shorter = augment(folder.path(), &["--batches", "1", "--out", "batches", "-q"]);
+    assert_eq!(shorter.status.code(), Some(0));
+    assert_eq!(
+        stderr(&shorter),
+        "nnu-augment: warning: batches: holds batch 000001 of an earlier call, beyond the 1 asked for; nnu-train \
+         would use it too\n"
+    );
+}

@@ -5,7 +5,7 @@ use artifact::dataset::Dataset;
 use artifact::fingerprint::Fingerprint;
 use clap::Parser;
 use fingerprint::{Class, Report, content_hash, error_count, measure, table};
-use stage::{Common, Error, Files, Io};
+use stage::{Common, Error, Files, Io, Result, Run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,17 +58,18 @@ fn main() -> ExitCode {
         let provenance = |hash: String| run.provenance().input("--dataset", hash);
         let done = |out: &PathBuf| {
             // A file that can't be read is a problem for the table below.
-            let hash = content_hash(&args.dataset, &dataset);
-            hash.is_ok_and(|h| run.up_to_date::<Fingerprint>(out, &provenance(h)))
+            let hash = content_hash(&args.dataset, &dataset).unwrap_or_default();
+            run.up_to_date::<Fingerprint>(out, &provenance(hash))
         };
-        let asked = args.out.as_ref().filter(|_| !run.force());
-        if asked.is_some_and(|out| out.exists() && done(out)) {
+        let asked = args.out.as_ref().filter(|out| !run.force() && out.exists());
+        if asked.map(done).transpose()?.unwrap_or(false) {
             return Ok(());
         }
         // Asks whether the output can be written before the work, not after it.
         let commit = args.out.as_deref().map(Commit::begin).transpose()?;
         // Another program may have made it meanwhile.
-        if asked.is_some_and(|out| commit.as_ref().is_some_and(Commit::waited) && done(out)) {
+        let waited = commit.as_ref().is_some_and(Commit::waited);
+        if asked.filter(|_| waited).map(done).transpose()?.unwrap_or(false) {
             return Ok(());
         }
         let progress = run.progress("cases", dataset.training.len());
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
         })?;
         drop(progress);
         let report = report.ok_or_else(Error::interrupted)?;
-        show(args, &report);
+        show(args, &report, run)?;
         let Some(body) = &report.fingerprint else { return Err(refusal(args, &report)) };
         if let (Some(out), Some(commit)) = (&args.out, commit) {
             commit.finish(&provenance(report.hash), body)?;
@@ -88,16 +89,14 @@ fn main() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what --check-only is asked for")]
-fn show(args: &Args, report: &Report) {
+/// The table of problems: what --check-only is asked for, else part of the log.
+fn show(args: &Args, report: &Report, run: &Run) -> Result<()> {
     let table = table(&report.problems, if args.common.verbose { usize::MAX } else { 3 });
     if !args.check_only {
-        eprint!("{table}");
-    } else if table.is_empty() {
-        println!("no problems");
-    } else {
-        print!("{table}");
+        run.show(table.lines());
+        return Ok(());
     }
+    stage::print(if table.is_empty() { "no problems" } else { &table }.lines())
 }
 
 fn refusal(args: &Args, report: &Report) -> Error {

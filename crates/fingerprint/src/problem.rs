@@ -1,5 +1,6 @@
 //! What can be wrong with a data set, and the table that says so.
 
+use stage::Shown;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -121,7 +122,8 @@ pub fn table(problems: &[Problem], examples: usize) -> String {
         // Writing to a String can't fail.
         let _ = writeln!(text, "{severity:<8} {:<31} {:>6}", class.name(), found.len());
         for problem in found.iter().take(examples) {
-            let _ = writeln!(text, "         {}: {}", problem.subject, problem.detail);
+            let finding = format!("{}: {}", problem.subject, problem.detail);
+            let _ = writeln!(text, "         {}", Shown(finding));
         }
         if found.len() > examples {
             let _ = writeln!(text, "         … and {} more", found.len() - examples);

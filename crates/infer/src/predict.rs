@@ -161,7 +161,7 @@ impl Predictor {
         check_replaceable::<Prediction>(&prepared.record)?;
         // A place that can't be written to is better found before the network runs.
         let mut commit = Some(Commit::begin(&prepared.record)?);
-        if prepared.is_done() {
+        if prepared.is_done()? {
             return Ok(None);
         }
         self.announce(run, id, &prepared)?;

@@ -7,10 +7,12 @@ use artifact::dataset::Stack;
 use artifact::image::{self, Apart, Volume};
 use artifact::plan::Plan;
 use artifact::prediction::Prediction;
-use artifact::{Provenance, hash_bytes, hash_file, previous, up_to_date};
+use artifact::{Provenance, hash_bytes, hash_file, previous};
 use ndarray::{Array3, Array4, ArrayView4};
-use stage::{Error, Result, memory};
+use stage::{Error, Outputs, Result, memory};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// What all cases of a call have in common.
@@ -28,8 +30,8 @@ pub struct Job {
     pub out: PathBuf,
     /// Models and options; each case adds its image.
     pub provenance: Provenance,
-    /// Predict again even if the output is up to date.
-    pub force: bool,
+    /// What may be replaced.
+    pub outputs: Outputs,
 }
 
 /// A case that the networks can read.
@@ -45,8 +47,8 @@ pub struct Prepared {
     pub previous: Option<Array3<i16>>,
     /// Where the prediction also goes.
     pub next: Option<Target>,
-    /// Predict again even if the output is up to date.
-    force: bool,
+    /// What may be replaced.
+    outputs: Outputs,
     /// Files that lie elsewhere in space than those that they are laid over.
     pub apart: Vec<Apart>,
     /// Reading and hashing.
@@ -96,8 +98,11 @@ impl Prepared {
     }
 
     /// Whether the outputs are there by now.
-    pub fn is_done(&self) -> bool {
-        !self.force && is_done(&self.record, &self.provenance, self.next.as_ref())
+    ///
+    /// # Errors
+    /// If there is something that this stage didn't make.
+    pub fn is_done(&self) -> Result<bool> {
+        is_done(&self.outputs, &self.record, &self.provenance, self.next.as_ref())
     }
 
     /// The image is a file of a preprocessed case.
@@ -132,8 +137,8 @@ impl Job {
         }
     }
 
-    fn is_done(&self, unit: &Unit, provenance: &Provenance) -> bool {
-        !self.force && is_done(&self.record(unit), provenance, None)
+    fn is_done(&self, unit: &Unit, provenance: &Provenance) -> Result<bool> {
+        is_done(&self.outputs, &self.record(unit), provenance, None)
     }
 
     fn read_images(&self, unit: &Unit, files: &[PathBuf]) -> Result<Option<Prepared>> {
@@ -150,7 +155,7 @@ impl Job {
         }
         let given = self.find_given(unit, &mut provenance)?;
         // With a next stage its record may be missing still, which only the preprocessed case can tell.
-        if self.next.is_none() && self.is_done(unit, &provenance) {
+        if self.is_done(unit, &provenance)? && self.next.is_none() {
             return Ok(None);
         }
         let (volume, mut apart) = self.stack(files, stored)?;
@@ -188,8 +193,9 @@ impl Job {
                 Some(target)
             }
         };
-        let (record, force) = (self.record(unit), self.force);
-        if next.is_some() && !force && is_done(&record, &provenance, next.as_ref()) {
+        let record = self.record(unit);
+        let outputs = self.outputs.clone();
+        if next.is_some() && is_done(&outputs, &record, &provenance, next.as_ref())? {
             return Ok(None);
         }
         let previous = match (&self.given, given) {
@@ -209,7 +215,7 @@ impl Job {
             grids,
             previous,
             next,
-            force,
+            outputs,
             apart,
             read,
             preprocess,
@@ -265,7 +271,7 @@ impl Job {
         let mut provenance =
             self.provenance.clone().input("case", hash_file(path)?).input("image", hash);
         let given = self.find_given(unit, &mut provenance)?;
-        if self.next.is_none() && self.is_done(unit, &provenance) {
+        if self.is_done(unit, &provenance)? && self.next.is_none() {
             return Ok(None);
         }
         let grid = Grid { case: case.record.body.clone(), image: Image::Mapped(Box::new(case)) };
@@ -310,11 +316,15 @@ impl Job {
 }
 
 /// Whether a prediction, and what goes to the next stage, are what this call would write.
-fn is_done(record: &Path, provenance: &Provenance, next: Option<&Target>) -> bool {
-    let sent = |to: &Target| {
-        up_to_date::<previous::Previous>(&to.record, &to.provenance.key::<previous::Previous>())
-    };
-    next.is_none_or(sent) && up_to_date::<Prediction>(record, &provenance.key::<Prediction>())
+fn is_done(
+    outputs: &Outputs,
+    record: &Path,
+    provenance: &Provenance,
+    next: Option<&Target>,
+) -> Result<bool> {
+    let sent = |to: &Target| outputs.up_to_date::<previous::Previous>(&to.record, &to.provenance);
+    let sent = next.map(sent).transpose()?.unwrap_or(true);
+    Ok(outputs.up_to_date::<Prediction>(record, provenance)? && sent)
 }
 
 /// What the thread hands over, in the order of the units.
@@ -326,18 +336,48 @@ pub struct Next {
     pub result: Result<Option<Prepared>>,
 }
 
-/// Prepares all units, one ahead of the receiver. The thread ends when the receiver is dropped or the process ends; it
-/// writes nothing.
-pub fn prefetch(job: Job, units: Vec<Unit>) -> std::sync::mpsc::Receiver<Next> {
-    // Without a buffer: the thread holds one finished case until it is taken, and no second.
-    let (sender, receiver) = std::sync::mpsc::sync_channel(0);
-    std::thread::spawn(move || {
-        for unit in units {
-            let result = stage::contain(|| job.prepare(&unit));
-            if sender.send(Next { unit, result }).is_err() {
-                return;
+/// All units in order, each prepared while the one before is predicted.
+#[derive(Debug)]
+pub enum Prefetch {
+    /// By a thread, which writes nothing, and ends when this is dropped or the process ends.
+    Ahead(Receiver<Next>),
+    /// When it is asked for: no thread could be started.
+    Here(Box<Job>, std::vec::IntoIter<Unit>),
+}
+
+impl Prefetch {
+    /// Begins with the first unit.
+    pub fn new(job: Job, units: Vec<Unit>) -> Self {
+        // Without a buffer: the thread holds one finished case until it is taken, and no second.
+        let (sender, receiver) = sync_channel(0);
+        let (ahead, all) = (job.clone(), units.clone());
+        let thread = Builder::new().spawn(move || {
+            for unit in all {
+                let result = stage::contain(|| ahead.prepare(&unit));
+                if sender.send(Next { unit, result }).is_err() {
+                    return;
+                }
+            }
+        });
+        match thread {
+            Ok(_) => Self::Ahead(receiver),
+            Err(_) => Self::Here(Box::new(job), units.into_iter()),
+        }
+    }
+}
+
+impl Iterator for Prefetch {
+    type Item = Next;
+
+    /// The next unit; none if there is no more.
+    fn next(&mut self) -> Option<Next> {
+        match self {
+            Self::Ahead(receiver) => receiver.recv().ok(),
+            Self::Here(job, units) => {
+                let unit = units.next()?;
+                let result = stage::contain(|| job.prepare(&unit));
+                Some(Next { unit, result })
             }
         }
-    });
-    receiver
+    }
 }

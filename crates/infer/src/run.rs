@@ -2,16 +2,15 @@
 
 use crate::lineup::{FirstStage, Lineup, Previous, Tiling};
 use crate::predict::{Predictor, Took};
-use crate::prepare::{Job, Next, Prepared, prefetch};
+use crate::prepare::{Job, Next, Prefetch, Prepared};
 use crate::previous::{Given, NextStage};
 use crate::units::{self, Unit};
 use artifact::{Provenance, hash_bytes};
 use net::DeviceArgs;
 use preprocess::Extent;
+use stage::threads::Beside;
 use stage::{Error, Exit, Result, Run};
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What the command line asks for.
@@ -99,7 +98,7 @@ pub fn run(request: &Request, run: &Run) -> Result<()> {
     ));
     let records = units.iter().map(|unit| job.record(unit)).collect();
     // The first case is read while the weights are.
-    let nexts = prefetch(job, units);
+    let nexts = Prefetch::new(job, units);
     let predictor = Predictor::new(lineup, request.probabilities, device)?;
     all(run, records, nexts, predictor)
 }
@@ -169,7 +168,7 @@ fn job(request: &Request, lineup: &Lineup, run: &Run, device: &str) -> Result<Jo
         next,
         out: request.out.clone(),
         provenance,
-        force: run.force(),
+        outputs: run.outputs(),
     })
 }
 
@@ -205,7 +204,7 @@ fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
 fn all(
     run: &Run,
     records: Vec<PathBuf>,
-    nexts: Receiver<Next>,
+    mut nexts: Prefetch,
     mut predictor: Predictor,
 ) -> Result<()> {
     let total = records.len();
@@ -224,7 +223,7 @@ fn all(
     let mut writing: Option<Writing> = None;
     for record in records {
         let Next { unit, result } =
-            nexts.recv().map_err(|_| Error::failed("the thread that reads cases ended early"))?;
+            nexts.next().ok_or_else(|| Error::failed("the thread that reads cases ended early"))?;
         run.check_stop()?;
         let result = match result {
             Ok(None) => {
@@ -265,7 +264,7 @@ struct Writing {
     read: Duration,
     preprocess: Duration,
     took: Took,
-    thread: Option<JoinHandle<Result<Duration>>>,
+    written: Option<Beside<Result<Duration>>>,
 }
 
 impl Writing {
@@ -275,10 +274,9 @@ impl Writing {
         run: &Run,
         ended: &mut dyn FnMut(String, Result<()>) -> Result<()>,
     ) -> Result<()> {
-        let result = match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            _ => Err(Error::failed("the thread that writes the label map ended early")),
-        };
+        let ended_early = || Error::failed("the thread that writes the label map ended early");
+        let written = self.written.take().and_then(Beside::join);
+        let result = written.unwrap_or_else(|| Err(ended_early()));
         let id = std::mem::take(&mut self.id);
         let result = result.map(|write| {
             let ms = |d: Duration| d.as_millis();
@@ -297,10 +295,8 @@ impl Writing {
 impl Drop for Writing {
     /// Nothing is left half-written behind a call that ends early.
     fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // The error that ends the call is told; this case is made again next time if it failed.
-            let _ = thread.join();
-        }
+        // The error that ends the call is told; this case is made again next time if it failed.
+        let _ = self.written.take().and_then(Beside::join);
     }
 }
 
@@ -320,10 +316,9 @@ fn one(
     let Some((took, segmentation)) = predictor.contained(run, &unit.id, prepared)? else {
         return Ok(None);
     };
-    let write = move || {
+    let written = Beside::run(segmentation, |segmentation| {
         let begun = Instant::now();
         stage::contain(|| segmentation.write()).map(|()| begun.elapsed())
-    };
-    let thread = std::thread::spawn(write);
-    Ok(Some(Writing { id: unit.id.clone(), read, preprocess, took, thread: Some(thread) }))
+    });
+    Ok(Some(Writing { id: unit.id.clone(), read, preprocess, took, written: Some(written) }))
 }

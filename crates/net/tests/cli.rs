@@ -447,3 +447,67 @@ fn residual_networks_can_be_described_and_timed() {
     let out = nnu_net(&[&["bench", "--repetitions", "1"], &net[..]].concat());
     assert!(text(&out.stdout).contains("training iteration: "), "{}", text(&out.stderr));
 }
+
+/// Bytes of every file in a folder.
+fn files(folder: &Path) -> std::collections::BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.map(|e| (e.file_name(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+#[test]
+fn an_import_replaces_neither_a_trained_model_nor_one_under_way() {
+    let folder = exchange();
+    let (plan, model) = (path(&folder, "plan.toml"), path(&folder, "model"));
+    let checkpoint = golden("plain_module.pth");
+    let import = ["import", "--checkpoint", &checkpoint, "--plan", &plan, "--model", &model];
+    assert!(nnu_net(&import).status.success());
+    let imported = files(Path::new(&model));
+
+    let record = Path::new(&model).join("model.toml");
+    let text_of = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let trained = text_of(&record).replacen("stage = \"net\"", "stage = \"train\"", 1);
+    artifact::Commit::file(&record, trained.as_bytes()).unwrap();
+    artifact::Commit::file(&Path::new(&model).join("history.toml"), b"").unwrap();
+    let before = files(Path::new(&model));
+    let refused = nnu_net(&import);
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused.stderr));
+    let expected = format!(
+        "nnu-net: error: {model}/model.toml: is a model that nnu-train made, expected nothing or what nnu-net made\n"
+    );
+    assert!(text(&refused.stderr).starts_with(&expected), "{}", text(&refused.stderr));
+    assert_eq!(before, files(Path::new(&model)));
+    let forced = nnu_net(&[&import[..], &["--force"]].concat());
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    assert_eq!(files(Path::new(&model)), imported, "a trained model's history is gone");
+
+    std::fs::remove_file(&record).unwrap();
+    artifact::Commit::file(&Path::new(&model).join("checkpoint.toml"), b"").unwrap();
+    let refused = nnu_net(&import);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    assert!(said.contains("checkpoint.toml: a training is under way here"), "{said}");
+}
+
+#[test]
+fn first_weights_do_not_replace_a_model_s() {
+    let folder = exchange();
+    let (plan, model) = (path(&folder, "plan.toml"), path(&folder, "model"));
+    let checkpoint = golden("plain_module.pth");
+    let import = ["import", "--checkpoint", &checkpoint, "--plan", &plan, "--model", &model];
+    assert!(nnu_net(&import).status.success());
+    let before = files(Path::new(&model));
+    let weights = format!("{model}/weights.npz");
+    let init = ["init", "--plan", &plan, "--configuration", "3d_fullres", "--out", &weights];
+    let refused = nnu_net(&init);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    let expected = format!("nnu-net: error: {weights}: belongs to {model}/model.toml, expected ");
+    assert!(said.starts_with(&expected), "{said}");
+    assert_eq!(before, files(Path::new(&model)));
+    // A file of its own is written again without a question.
+    let own = path(&folder, "own.npz");
+    for _ in 0..2 {
+        let out = nnu_net(&[&init[..6], &[own.as_str()]].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
+}

@@ -9,7 +9,6 @@ use plan::recipe::{BUILT_IN, Resolved};
 use plan::settings::Setting;
 use regex::Regex;
 use stage::{Command, Common, Error, Files, Result};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Decides how a data set is segmented: spacing, patches, batches, networks, folds
@@ -234,9 +233,7 @@ impl Args {
         for setting in settings {
             recipe.set(setting)?;
         }
-        // A reader that closed the pipe has what it wanted.
-        let _ = std::io::stdout().write_all(recipe.document().to_string().as_bytes());
-        Ok(())
+        stage::print_file(&recipe.document().to_string())
     }
 }
 

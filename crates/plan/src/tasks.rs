@@ -139,6 +139,7 @@ impl<'a> Folds<'a> {
 /// Plan to `plans.json`.
 pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
+    run.outputs().may_write(&args.out)?;
     let fault = |e: String| Error::input(format!("{}: {e}", args.plan.display()));
     let plans = nnunet::export(&plan, &args.names()).map_err(fault)?;
     for departure in nnunet::departures(&plan) {

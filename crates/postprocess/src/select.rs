@@ -3,6 +3,7 @@
 use crate::score::mean;
 use crate::table::number;
 use artifact::selection::Selection;
+use stage::Shown;
 use std::fmt::Write;
 
 /// Everything that is compared: single configurations in their order, then pairs.
@@ -28,13 +29,14 @@ pub fn best(dice: &[Vec<f64>]) -> Option<usize> {
 
 /// One row per candidate: mean Dice, Dice per class or region; the selected one is marked.
 pub fn text(selection: &Selection, names: &[&str]) -> String {
-    let title = |configurations: &[String]| configurations.join(" + ");
+    let names: Vec<String> = names.iter().map(|name| Shown(name).to_string()).collect();
+    let title = |configurations: &[String]| Shown(configurations.join(" + ")).to_string();
     let titles: Vec<String> =
         selection.candidates.iter().map(|c| title(&c.configurations)).collect();
     let width = titles.iter().map(|t| t.chars().count()).max().unwrap_or(0);
     let width = width.max("configurations".len());
     let mut out = format!("{:width$}  {:>9}", "configurations", "mean Dice");
-    for name in names {
+    for name in &names {
         let _ = write!(out, "  {name:>6}");
     }
     out.push('\n');

@@ -2,12 +2,13 @@
 
 use crate::score::mean;
 use artifact::summary::Summary;
+use stage::Shown;
 use std::fmt::Write;
 
 /// One row per foreground class or region: in how many cases its Dice is a number, mean, smallest, median, largest, and mean IoU;
 /// then the means over the classes.
 pub fn text(summary: &Summary) -> String {
-    let names = summary.names();
+    let names: Vec<String> = summary.names().iter().map(|n| Shown(n).to_string()).collect();
     let widths = names.iter().map(|name| name.chars().count());
     let width = widths.max().unwrap_or(0).max("foreground mean".len());
     let mut out = format!(

@@ -7,13 +7,14 @@ use artifact::dataset::{Dataset, DatasetCase, check_id};
 use artifact::image::{self, Reader, Volume};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
-use artifact::{Provenance, Record, file, hash_bytes, hash_file, up_to_date};
+use artifact::{Provenance, Record, file, hash_bytes, hash_file};
 use preprocess::{Extent, configuration, preprocess, write_case};
 use stage::{Error, Exit, Result, Run, memory};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -118,8 +119,10 @@ impl Job<'_> {
         // Half of these threads may wait for the disk. They are none of rayon's: one of those, while it waits for a part
         // of its case, could begin another case, and with it wait for the memory of the first.
         std::thread::scope(|scope| {
-            for _ in 0..cases.len().min(2 * threads) {
-                scope.spawn(work);
+            let workers = (0..cases.len().min(2 * threads))
+                .map_while(|_| Builder::new().spawn_scoped(scope, work).ok());
+            if workers.count() == 0 {
+                work();
             }
         });
         drop(progress);
@@ -152,7 +155,7 @@ impl Job<'_> {
         let record = self.record(case)?;
         if !self.run.force() && record.exists() {
             let made = self.provenance(case, &stored_hashes(case)?);
-            if up_to_date::<Case>(&record, &made.key::<Case>()) {
+            if self.run.outputs().up_to_date::<Case>(&record, &made)? {
                 self.run.debug(format!("{} is up to date", record.display()));
                 return Ok(Outcome::UpToDate);
             }

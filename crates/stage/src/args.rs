@@ -1,11 +1,12 @@
 //! Flags that every binary has.
 
 use clap::Args;
+use std::fmt;
 
 /// Flags of every stage; put it into the stage's own arguments with `#[command(flatten)]`.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Threads to compute with [default: all cores]; never changes the results
+    /// Threads to compute with, at most 1024 [default: all cores]; never changes the results
     #[arg(long, value_name = "N", help_heading = "Common options")]
     pub threads: Option<usize>,
     /// Do it again even if the output is up to date
@@ -57,5 +58,12 @@ impl Io {
     /// A file of no kind of ours, such as NIfTI.
     pub const fn foreign(direction: &'static str, flag: &'static str, what: &'static str) -> Self {
         Self { direction, flag, kind: what, version: 0 }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.direction, self.flag, self.kind)?;
+        if self.version == 0 { Ok(()) } else { write!(f, " {}", self.version) }
     }
 }

@@ -1,11 +1,12 @@
 //! Progress: a bar on a terminal, otherwise a line every 30 s, with rate and time left.
 
+use crate::Shown;
 use crate::say::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -33,7 +34,7 @@ impl Progress {
     pub(crate) fn new(label: &str, what: &str, total: usize, silent: bool) -> Self {
         let count = Arc::new(Count {
             label: label.into(),
-            what: what.into(),
+            what: Shown(what).to_string(),
             total: total as u64,
             done: AtomicU64::new(0),
             begun: Instant::now(),
@@ -46,11 +47,12 @@ impl Progress {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(count.total).with_style(style).with_message(count.what.clone())
         });
+        // Where no thread can be had there are no lines.
         let clock = (!silent && !terminal).then(|| {
             let count = Arc::clone(&count);
-            std::thread::spawn(move || count.lines(LINE_EVERY))
+            Builder::new().spawn(move || count.lines(LINE_EVERY)).ok()
         });
-        Self { count, bar, clock }
+        Self { count, bar, clock: clock.flatten() }
     }
 
     /// `n` more units are done.

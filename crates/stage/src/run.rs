@@ -1,12 +1,15 @@
 //! `main` of every stage, and what a running stage can ask of its process.
 
+use crate::arguments::{parse, revisions};
 use crate::progress::short;
 use crate::say::say;
 use crate::signal::Stop;
-use crate::{Common, Error, Exit, Files, Io, Progress, Result};
-use artifact::{Commit, Kind, Patience, Provenance, check_replaceable, set_patience, up_to_date};
+use crate::{Common, Error, Exit, Files, Io, Outputs, Progress, Result, threads};
+use artifact::{Commit, Kind, Patience, Provenance, check_replaceable, set_patience};
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -39,62 +42,67 @@ pub struct Run {
     stop: Stop,
 }
 
+/// How a call ended early.
+pub(crate) enum Ended {
+    /// What was wrong has been said.
+    Told(u8),
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Parses the command line, runs the stage, prints what went wrong, and gives the exit code.
 pub fn main<A: Command>(io: &[Io], body: impl FnOnce(&A, &Run) -> Result<()>) -> ExitCode {
-    if std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--io") {
-        print_io(io);
-        return ExitCode::SUCCESS;
-    }
-    let args = match parse::<A>() {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
     let label = format!("nnu-{}", A::STAGE);
-    let ended = args.files().check().and_then(|()| start::<A>(&args, &label)).and_then(|run| {
-        body(&args, &run)?;
-        run.info(format!("done in {}, peak memory {}", short(run.begun.elapsed()), peak_memory()));
-        Ok(())
-    });
-    match ended {
+    tell_panics(&label);
+    // A panic has told what it is; nothing of what it interrupted is used any more.
+    let ended = catch_unwind(AssertUnwindSafe(|| call(io, &label, body)));
+    match ended.unwrap_or(Err(Ended::Told(Exit::Failed as u8))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(Ended::Told(code)) => ExitCode::from(code),
+        Err(Ended::Failed(error)) => {
             report(&label, &error);
             ExitCode::from(error.exit as u8)
         }
     }
 }
 
-fn parse<A: Command>() -> std::result::Result<A, clap::Error> {
-    let command = A::command().version(version::<A>());
-    A::from_arg_matches_mut(&mut command.try_get_matches()?)
+fn call<A: Command>(
+    io: &[Io],
+    label: &str,
+    body: impl FnOnce(&A, &Run) -> Result<()>,
+) -> std::result::Result<(), Ended> {
+    let Some(args) = parse::<A>(io)? else { return Ok(()) };
+    args.files().check()?;
+    let run = start::<A>(&args, label)?;
+    body(&args, &run)?;
+    run.info(format!("done in {}, peak memory {}", short(run.begun.elapsed()), peak_memory()));
+    Ok(())
 }
 
-/// What `--version` says after the program's name.
-fn version<A: Command>() -> String {
-    let revisions = revisions::<A>();
-    let revisions: Vec<String> = revisions.iter().map(|(n, r)| format!("{n} {r}")).collect();
-    let version = env!("CARGO_PKG_VERSION");
-    format!("{version} (commit {})\nrevisions: {}", A::COMMIT, revisions.join(", "))
-}
-
-fn revisions<A: Command>() -> BTreeMap<String, u32> {
-    let all = [("artifact", artifact::REVISION)];
-    all.iter().chain(A::REVISIONS).map(|&(name, revision)| (name.into(), revision)).collect()
+/// A panic is a fault of the program, said in one line.
+fn tell_panics(label: &str) {
+    let label = label.to_string();
+    std::panic::set_hook(Box::new(move |panic| {
+        let what = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+        say(format_args!("{label}: error: internal error{place}: {what}"));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            trace.to_string().lines().for_each(|line| say(format_args!("{line}")));
+        }
+    }));
 }
 
 fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
     let common = args.common();
-    let threads = match common.threads {
-        Some(0) => return Err(Error::usage("--threads 0, expected at least 1")),
-        Some(n) => n,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    // Fails only if a pool is already there, which one process makes once.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let stop = Stop::install().map_err(|e| Error::failed(format!("cannot handle signals: {e}")))?;
+    let stop =
+        Stop::install(label).map_err(|e| Error::failed(format!("cannot handle signals: {e}")))?;
+    let (wanted, threads) = threads::start(common.threads)?;
     let (name, asked) = (label.to_owned(), stop.clone());
     set_patience(Patience {
         say: Box::new(move |line| say(format_args!("{name}: warning: {line}"))),
@@ -111,6 +119,9 @@ fn start<A: Command>(args: &A, label: &str) -> Result<Run> {
         begun: Instant::now(),
         stop,
     };
+    if threads < wanted {
+        run.warn(format!("the system lets {threads} of {wanted} threads start; it takes longer"));
+    }
     run.debug(format!("commit {}, {threads} threads", A::COMMIT));
     Ok(run)
 }
@@ -121,14 +132,6 @@ fn report(label: &str, error: &Error) {
     say(format_args!("{label}: {word}: {}", error.message));
     if let Some(hint) = &error.hint {
         say(format_args!("  hint: {hint}"));
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "this table is what --io is asked for")]
-fn print_io(io: &[Io]) {
-    for line in io {
-        let version = if line.version == 0 { String::new() } else { format!(" {}", line.version) };
-        println!("{} {} {}{version}", line.direction, line.flag, line.kind);
     }
 }
 
@@ -160,6 +163,11 @@ impl Run {
         say(format_args!("{}: warning: {line}", self.label));
     }
 
+    /// Lines of a table that is no less important than a warning.
+    pub fn show<L: Display>(&self, lines: impl IntoIterator<Item = L>) {
+        lines.into_iter().for_each(|line| say(format_args!("{line}")));
+    }
+
     /// Prints an error that doesn't end the run, such as one failed case of many.
     pub fn report(&self, error: &Error) {
         report(&self.label, error);
@@ -180,6 +188,12 @@ impl Run {
         self.stop.requested()
     }
 
+    /// From now on the stage saves its state at a signal, however long that takes; until then, what isn't between two
+    /// units of work soon after a signal is ended there.
+    pub fn saves_at_signal(&self) {
+        self.stop.wait_for_stage();
+    }
+
     /// Ends the run between two units of work if a signal asked to.
     ///
     /// # Errors
@@ -198,12 +212,20 @@ impl Run {
     }
 
     /// Whether `record` is already what this call would write; says so. Never with `--force`.
-    pub fn up_to_date<T: Kind>(&self, record: &Path, provenance: &Provenance) -> bool {
-        let yes = !self.force && up_to_date::<T>(record, &provenance.key::<T>());
+    ///
+    /// # Errors
+    /// If there is something that this stage didn't make.
+    pub fn up_to_date<T: Kind>(&self, record: &Path, provenance: &Provenance) -> Result<bool> {
+        let yes = self.outputs().up_to_date::<T>(record, provenance)?;
         if yes {
             self.info(format!("{} is up to date", record.display()));
         }
-        yes
+        Ok(yes)
+    }
+
+    /// What may be replaced by this call.
+    pub fn outputs(&self) -> Outputs {
+        Outputs::new(self.stage, self.force)
     }
 
     /// Starts the output whose record is `record`; none if it is what this call would write, perhaps made by another
@@ -233,12 +255,12 @@ impl Run {
         made: &Provenance,
         begin: impl FnOnce(&Path) -> artifact::Result<Commit>,
     ) -> Result<Option<Commit>> {
-        if self.up_to_date::<T>(record, made) {
+        check_replaceable::<T>(record)?;
+        if self.up_to_date::<T>(record, made)? {
             return Ok(None);
         }
-        check_replaceable::<T>(record)?;
         let commit = begin(record)?;
-        Ok(if self.up_to_date::<T>(record, made) { None } else { Some(commit) })
+        Ok(if self.up_to_date::<T>(record, made)? { None } else { Some(commit) })
     }
 
     /// Whether outputs are to be made again although they are up to date.

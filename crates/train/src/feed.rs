@@ -6,6 +6,7 @@ use augment::device::{DeviceBatch, DeviceLoader};
 use kernels::{GpuError, Stream};
 use ndarray::{Array4, Array5};
 use stage::Error;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -64,7 +65,14 @@ pub struct Feed<'a> {
 
 enum From<'a> {
     Threads(Receiver<Result<Batch, Error>>),
-    Card { loader: &'a mut DeviceLoader, ahead: Option<DeviceBatch>, next: u64, end: u64 },
+    /// No thread could be started: each batch is prepared when it is taken.
+    Here(OnThreads<'a>, Range<u64>),
+    Card {
+        loader: &'a mut DeviceLoader,
+        ahead: Option<DeviceBatch>,
+        next: u64,
+        end: u64,
+    },
 }
 
 impl Feed<'_> {
@@ -86,8 +94,13 @@ impl Feed<'_> {
         };
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(1);
-            scope.spawn(move || fill(on_threads, from..to, threads, &sender));
-            let mut feed = Feed { from: From::Threads(batches), waited: Duration::ZERO };
+            let thread = std::thread::Builder::new()
+                .spawn_scoped(scope, move || fill(on_threads, from..to, threads, &sender));
+            let from = match thread {
+                Ok(_) => From::Threads(batches),
+                Err(_) => From::Here(on_threads, from..to),
+            };
+            let mut feed = Feed { from, waited: Duration::ZERO };
             let result = body(&mut feed);
             drop(feed);
             result
@@ -106,6 +119,13 @@ impl Feed<'_> {
                 self.waited += begun.elapsed();
                 let ended = "the thread that prepares batches ended early";
                 batch.map_err(|_| Error::failed(ended))?.map(Taken::Host)
+            }
+            From::Here(source, range) => {
+                let begun = Instant::now();
+                let index = range.next().ok_or_else(|| Error::failed("no batch is left"))?;
+                let batch = source.batch(index);
+                self.waited += begun.elapsed();
+                batch.map(Taken::Host)
             }
             From::Card { loader, ahead, next, .. } => {
                 let batch = match ahead.take() {
@@ -161,21 +181,17 @@ fn gpu_error(error: GpuError) -> Error {
 
 fn fill(
     source: OnThreads<'_>,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     threads: usize,
     sender: &SyncSender<Result<Batch, Error>>,
 ) {
-    // A pool of its own: samples don't queue behind the network's jobs.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = match pool {
-        Ok(pool) => pool,
-        Err(e) => {
-            let _ = sender.send(Err(Error::failed(format!("cannot start threads: {e}"))));
-            return;
-        }
-    };
+    // A pool of its own: samples don't queue behind the network's jobs, if there are threads to be had for it.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
     for index in range {
-        let batch = pool.install(|| source.batch(index));
+        let batch = match &pool {
+            Some(pool) => pool.install(|| source.batch(index)),
+            None => source.batch(index),
+        };
         let failed = batch.is_err();
         // The receiver is gone when training stopped early.
         if sender.send(batch).is_err() || failed {

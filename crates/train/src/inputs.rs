@@ -5,7 +5,7 @@ use artifact::plan::{Configuration, Plan};
 use artifact::previous::{self, OpenPrevious};
 use artifact::recipe::ScheduleKind;
 use artifact::splits::{Fold, Splits};
-use artifact::{Provenance, Record, hash_bytes, hash_file};
+use artifact::{Provenance, Record, batch, hash_bytes, hash_file};
 use ndarray::ArrayView4;
 use rayon::prelude::*;
 use stage::Error;
@@ -63,6 +63,8 @@ pub struct Inputs {
     pub training: String,
     /// Provenance of the model.
     pub provenance: Provenance,
+    /// What is odd about the inputs.
+    pub warnings: Vec<String>,
 }
 
 impl Inputs {
@@ -82,7 +84,11 @@ impl Inputs {
         }
         let folds = load_folds(request)?;
         let fold = folds[request.fold].clone();
-        let spool = request.batches.as_deref().map(find_spool).transpose()?.unwrap_or_default();
+        let iterations = schedule.epochs.saturating_mul(schedule.iterations_per_epoch);
+        let (spool, warnings) = match &request.batches {
+            None => Default::default(),
+            Some(folder) => find_spool(folder, iterations)?,
+        };
         let from_cases: &[String] = if request.batches.is_some() { &[] } else { &fold.train };
         let (train, train_hash) = open_cases(request, &plan, from_cases)?;
         let (validation, validation_hash) = open_cases(request, &plan, &fold.validation)?;
@@ -128,6 +134,7 @@ impl Inputs {
             spool,
             training,
             provenance,
+            warnings,
         })
     }
 
@@ -373,23 +380,48 @@ fn content_hash(path: &Path, case: &OpenCase) -> Result<String, Error> {
     Ok(hash_bytes(text.as_bytes()))
 }
 
-/// The records `000000/batch.toml`, … of a spool, in order.
-fn find_spool(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The records `000000/batch.toml`, … of a spool, in order, and what is odd about it for this many iterations.
+fn find_spool(folder: &Path, iterations: usize) -> Result<(Vec<PathBuf>, Vec<String>), Error> {
     let spool: Vec<PathBuf> =
-        (0..).map(|i| artifact::batch::path(folder, i)).take_while(|p| p.is_file()).collect();
+        (0..).map(|i| batch::path(folder, i)).take_while(|p| p.is_file()).collect();
+    let (there, shown) = (spool.len(), folder.display());
+    let behind: Vec<usize> = batch::numbers(folder)?.into_iter().filter(|n| *n > there).collect();
+    let mut warnings = Vec::new();
+    if let Some(first) = behind.first() {
+        let count = behind.len();
+        warnings.push(format!(
+            "{shown}: batch {there:06} is missing; {count} behind it, from {first:06} on, aren't used"
+        ));
+    }
     if spool.is_empty() {
-        return Err(Error::input(format!("{}: no batches, expected 000000/batch.toml, 000001/…", folder.display()))
+        let found = warnings.pop().unwrap_or_else(|| format!("{shown}: no batches"));
+        return Err(Error::input(format!("{found}, expected 000000/batch.toml, 000001/…"))
             .hint("write them with nnu-augment or a program of your own; crates/artifact/README.md has the format"));
     }
-    Ok(spool)
+    if there < iterations {
+        warnings.push(format!(
+            "{shown}: {there} batches for {iterations} iterations; they are used again in turn"
+        ));
+    }
+    Ok((spool, warnings))
 }
 
+/// Hash of what batches hold; siblings are held against the records' hashes where they give any.
 fn hash_spool(spool: &[PathBuf]) -> Result<String, Error> {
-    let mut text = String::new();
-    for record in spool {
-        for name in ["batch.toml", "image.npy", "label.npy"] {
-            text += &hash_file(&record.with_file_name(name))?;
-        }
-    }
-    Ok(hash_bytes(text.as_bytes()))
+    let hashes: Result<Vec<String>, Error> = spool
+        .par_iter()
+        .map(|path| {
+            let record = Record::<batch::Batch>::load(path)?;
+            record.verify(path)?;
+            let mut text = hash_file(path)?;
+            for name in [batch::IMAGE, batch::LABEL] {
+                text += &match record.header.files.get(name) {
+                    Some(hash) if !hash.is_empty() => hash.clone(),
+                    _ => hash_file(&path.with_file_name(name))?,
+                };
+            }
+            Ok(text)
+        })
+        .collect();
+    Ok(hash_bytes(hashes?.concat().as_bytes()))
 }

@@ -1,5 +1,6 @@
 //! `nnu-train`: see [`train`].
 
+use artifact::Commit;
 use artifact::batch::Batch;
 use artifact::case::Case;
 use artifact::model::{self, Model, ModelInfo};
@@ -8,10 +9,10 @@ use artifact::previous::Previous;
 use artifact::splits::Splits;
 use clap::Parser;
 use net::DeviceArgs;
-use stage::{Command, Common, Error, Files, Io, Run, Seed};
-use std::path::PathBuf;
+use stage::{Command, Common, Error, Files, Io, Run, Seed, Standing};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use train::{Inputs, Request, Trainer};
+use train::{Inputs, Request, Trainer, checkpoint};
 
 /// Train one fold of one configuration; killed or stopped, the same command continues.
 #[derive(Debug, Parser)]
@@ -113,20 +114,47 @@ fn main() -> ExitCode {
     })
 }
 
+/// Whether the model is there already. One that this training didn't make, and can't take further, isn't replaced.
+fn is_finished(run: &Run, args: &Args, inputs: &Inputs, record: &Path) -> Result<bool, Error> {
+    if run.force() {
+        return Ok(false);
+    }
+    match run.outputs().standing::<Model>(record, &inputs.provenance) {
+        Standing::UpToDate => {
+            run.info(format!("{} is up to date", record.display()));
+            Ok(true)
+        }
+        Standing::Absent | Standing::Damaged => Ok(false),
+        // Of this training, which goes on, such as for more epochs; one of another is refused when it is read.
+        _ if checkpoint::path(&args.out).is_file() => Ok(false),
+        Standing::Foreign(what) => Err(run.outputs().refusal(record, &what)),
+        Standing::Own => {
+            let what = "is of another training (settings, inputs or revisions) or broken, and no checkpoint of this one is here";
+            Err(run.outputs().refusal(record, what))
+        }
+    }
+}
+
 fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
     let device = args.on.open(run)?;
     let inputs = Inputs::load(request, run.provenance(), device.kind())?;
     let record = args.out.join("model.toml");
-    // Held to the end: the folder is this training's.
-    let Some(model) = run.begin_unless_held::<Model>(&record, &inputs.provenance)? else {
+    if is_finished(run, args, &inputs, &record)? {
         return Ok(());
-    };
+    }
+    // Held to the end: the folder is this training's.
+    let model = Commit::begin_unless_held(&record)?;
+    if is_finished(run, args, &inputs, &record)? {
+        return Ok(());
+    }
+    inputs.warnings.iter().for_each(|warning| run.warn(warning));
     let (train, validation) = (inputs.fold.train.len(), inputs.fold.validation.len());
     run.info(format!(
         "{} fold {}: {train} cases to train on, {validation} to validate on",
         args.configuration, args.fold
     ));
     let mut trainer = Trainer::new(run, &inputs, &device, request.seed, (&args.out, model))?;
+    run.saves_at_signal();
     let outcome = trainer.train()?;
     let mut validation_dice = Vec::new();
     if request.validate && validation > 0 {

@@ -260,3 +260,164 @@ fn spools_are_checked_against_the_plan() {
     let line = "nnu-train: error: a batch has shape [2, 1, 8, 8, 4], expected [2, 1, 8, 8, 8]";
     assert!(ended.code == 3 && ended.said.contains(line), "{}", ended.said);
 }
+
+/// Writes batch `index` of a spool that fits the plan.
+fn write_batch(bench: &Bench, index: usize) {
+    let record = artifact::batch::path(&bench.path("batches"), index);
+    let image = ndarray::Array5::from_shape_fn((2, 1, 8, 8, 8), |(n, _, z, y, x)| {
+        ((n + 3 * z + 5 * y + 7 * x + index) % 13) as f32
+    });
+    let label = image.index_axis(ndarray::Axis(1), 0).mapv(|v| i16::from(v > 6.0));
+    let mut commit = Commit::begin(&record).unwrap();
+    commit.npy("image.npy", &image.view()).unwrap();
+    commit.npy("label.npy", &label.view()).unwrap();
+    let batch = artifact::batch::BatchInfo { index, cases: vec![] };
+    commit.finish(&Provenance::default(), &artifact::batch::Batch { batch }).unwrap();
+}
+
+#[test]
+fn gaps_in_a_spool_and_batches_that_are_used_again_are_said() {
+    let bench = Bench::new();
+    let spool = ["--batches", "batches", "--epochs", "1", "--iterations", "3", "-q"];
+    let warnings = |model: &str| {
+        let ended = bench.train(model, &spool);
+        assert_eq!(ended.code, 0, "{}", ended.said);
+        ended.said
+    };
+    (0..3).for_each(|index| write_batch(&bench, index));
+    assert_eq!(warnings("enough"), "");
+    for index in [5, 4, 1_000_000] {
+        write_batch(&bench, index);
+    }
+    // No batch's: another way of writing the number, no record in it, no number.
+    for name in ["7", "000008", "batch"] {
+        std::fs::create_dir_all(bench.path("batches").join(name)).unwrap();
+    }
+    assert_eq!(
+        warnings("gap"),
+        "nnu-train: warning: batches: batch 000003 is missing; 3 behind it, from 000004 on, aren't used\n"
+    );
+    std::fs::remove_dir_all(bench.path("batches/000001")).unwrap();
+    assert_eq!(
+        warnings("again"),
+        "nnu-train: warning: batches: batch 000001 is missing; 4 behind it, from 000002 on, aren't used\n\
+         nnu-train: warning: batches: 1 batches for 3 iterations; they are used again in turn\n"
+    );
+    std::fs::remove_dir_all(bench.path("batches/000000")).unwrap();
+    let ended = bench.train("none", &spool);
+    let line = "nnu-train: error: batches: batch 000000 is missing; 4 behind it, from 000002 on, aren't used, \
+                expected 000000/batch.toml, 000001/…";
+    assert!(ended.code == 3 && ended.said.starts_with(line), "{}", ended.said);
+}
+
+#[test]
+fn batches_that_were_changed_are_refused() {
+    for name in ["image.npy", "label.npy"] {
+        let bench = Bench::new();
+        (0..3).for_each(|index| write_batch(&bench, index));
+        let file = bench.path("batches/000001").join(name);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        Commit::file(&file, &bytes).unwrap();
+        let ended = bench.train("model", &["--batches", "batches"]);
+        let line = format!("nnu-train: error: batches/000001/{name}: hash is b3:");
+        assert!(ended.code == 3 && ended.said.contains(&line), "{}", ended.said);
+        assert!(!bench.path("model/model.toml").exists());
+    }
+}
+
+/// Removes what a training could go on from.
+fn remove_checkpoints(bench: &Bench) {
+    for entry in std::fs::read_dir(bench.path("model")).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("checkpoint") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+}
+
+/// Refused with these words, and nothing in the folder changed.
+fn keeps_the_model(bench: &Bench, more: &[&str], what: &str) {
+    let files = || -> Vec<(String, Vec<u8>)> {
+        let entries = std::fs::read_dir(bench.path("model")).unwrap().flatten();
+        let read = |e: std::fs::DirEntry| {
+            (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())
+        };
+        let mut files: Vec<_> = entries.map(read).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let ended = bench.train("model", more);
+    let lines: Vec<&str> =
+        ended.said.lines().filter(|l| l.contains("error") || l.contains("hint")).collect();
+    let error = format!(
+        "nnu-train: error: model/model.toml: {what}, expected nothing or what nnu-train made"
+    );
+    let hint = "  hint: give another --out, or remove this first; --force replaces it";
+    assert_eq!((ended.code, lines), (3, vec![error.as_str(), hint]));
+    assert!(files() == before, "the folder's files changed");
+}
+
+#[test]
+fn a_model_of_another_training_is_not_replaced() {
+    let bench = Bench::new();
+    let before = bench.trained("model", &[]);
+    remove_checkpoints(&bench);
+    let again = bench.train("model", &[]);
+    assert!(again.code == 0 && again.said.contains("up to date"), "{}", again.said);
+    let what = "is of another training (settings, inputs or revisions) or broken, and no checkpoint of this one is here";
+    keeps_the_model(&bench, &["--seed", "1"], what);
+    keeps_the_model(&bench, &["--epochs", "3"], what);
+    // What an older program made has no revisions, and isn't taken for this training's.
+    let record = bench.path("model/model.toml");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let mut old: toml::Table = text.parse().unwrap();
+    old["provenance"].as_table_mut().unwrap().remove("revisions").unwrap();
+    old["provenance"]["stage"] = "train 0.1.0".into();
+    old["artifact"]["key"] = "b3:0".into();
+    Commit::file(&record, old.to_string().as_bytes()).unwrap();
+    keeps_the_model(&bench, &[], what);
+    // Asked to, it is trained anew; stopped and without --force, that training would go on.
+    let after = bench.trained("model", &["--seed", "1", "--force"]);
+    assert_ne!(before["weights.npz"], after["weights.npz"]);
+    // Files of the same training that are damaged are made again.
+    remove_checkpoints(&bench);
+    std::fs::remove_file(bench.path("model/weights.npz")).unwrap();
+    let mended = bench.trained("model", &["--seed", "1"]);
+    assert_eq!(mended["weights.npz"], after["weights.npz"]);
+}
+
+#[test]
+fn a_model_that_another_program_made_is_not_replaced() {
+    for (stage, what) in
+        [("net", "is a model that nnu-net made"), ("", "is a model that no program of nnu made")]
+    {
+        let bench = Bench::new();
+        bench.trained("model", &[]);
+        remove_checkpoints(&bench);
+        let record = bench.path("model/model.toml");
+        let text = std::fs::read_to_string(&record).unwrap();
+        let mut foreign: toml::Table = text.parse().unwrap();
+        foreign["provenance"]["stage"] = stage.into();
+        Commit::file(&record, foreign.to_string().as_bytes()).unwrap();
+        keeps_the_model(&bench, &[], what);
+    }
+    for (text, what) in [
+        (
+            "[artifact]\nkind = \"plan\"\nversion = 1\n",
+            "is a plan record, which a model would replace",
+        ),
+        ("notes = \"mine\"\n", "is no record, which a model would replace"),
+    ] {
+        let bench = Bench::new();
+        let record = bench.path("model/model.toml");
+        Commit::file(&record, text.as_bytes()).unwrap();
+        for more in [&[][..], &["--force"]] {
+            let ended = bench.train("model", more);
+            let line = format!("nnu-train: error: model/model.toml: {what}");
+            assert!(ended.code == 3 && ended.said.contains(&line), "{}", ended.said);
+        }
+        assert_eq!(std::fs::read_to_string(&record).unwrap(), text);
+    }
+}

@@ -201,9 +201,12 @@ pub fn on_all_cores<T: Sync, R: Send + Sync>(items: &[T], work: impl Fn(&T) -> R
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..cores.min(items.len()) {
-            let thread = std::thread::Builder::new().stack_size(STACK);
-            thread.spawn_scoped(scope, take).expect("threads can be started");
+        let threads = (0..cores.min(items.len())).map_while(|_| {
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, take).ok()
+        });
+        // Where the system has no thread left, this one does without its deeper stack.
+        if threads.count() == 0 {
+            take();
         }
     });
     done.into_iter().map(|result| result.into_inner().expect("every item was taken")).collect()

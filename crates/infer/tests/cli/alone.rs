@@ -3,7 +3,7 @@
 use crate::world::{World, image, plan};
 use artifact::Provenance;
 use artifact::nifti::{self, Geometry};
-use infer::prepare::{Job, prefetch};
+use infer::prepare::{Job, Prefetch};
 use infer::units::{Source, Unit};
 use ndarray::Axis;
 use stage::Exit;
@@ -71,9 +71,9 @@ fn a_panic_while_a_case_is_prepared_is_that_case_s_failure() {
         next: None,
         out: world.path("out"),
         provenance: Provenance::default(),
-        force: true,
+        outputs: stage::Outputs::new("infer", true),
     };
-    let nexts: Vec<_> = prefetch(job, vec![unit("a"), unit("b")]).iter().collect();
+    let nexts: Vec<_> = Prefetch::new(job, vec![unit("a"), unit("b")]).collect();
     assert_eq!(nexts.len(), 2, "the thread went on");
     for next in nexts {
         let error = next.result.unwrap_err();

@@ -127,6 +127,7 @@ pub fn import(args: &Import, run: &Run) -> Result<()> {
         None => checkpoint::configuration(&args.checkpoint)?,
     };
     let c = configuration(plan_path, &plan, &name)?;
+    args.out.iter().try_for_each(|out| run.outputs().may_write(out))?;
     let found = checkpoint::read(&args.checkpoint, &c.network)?;
     compare(&found, &name, run);
     let axes = found.other_mirror_axes(&plan.recipe);
@@ -199,6 +200,10 @@ fn write_model(
         .option("mirror_axes", option(&found.mirror_axes))
         .input("plan", hash_file(plan_path)?);
     let record = folder.join("model.toml");
+    let training = folder.join("checkpoint.toml");
+    if training.exists() && !record.exists() && !run.force() {
+        return Err(run.outputs().refusal(&training, "a training is under way here"));
+    }
     // A training that is under way here takes days.
     let Some(mut commit) = run.begin_unless_held::<Model>(&record, &provenance)? else {
         return Ok(());
@@ -282,6 +287,7 @@ impl Source {
 
 /// A model becomes a checkpoint.
 pub fn export(args: &Export, run: &Run) -> Result<()> {
+    run.outputs().may_write(&args.out)?;
     let source = Source::of(args)?;
     let plan: Plan = Record::load(&source.plan_path)?.body;
     let c = configuration(&source.plan_path, &plan, &source.configuration)?;

@@ -1,8 +1,4 @@
 //! What the subcommands do.
-#![expect(
-    clippy::print_stdout,
-    reason = "tables and timings are what describe and bench are asked for"
-)]
 
 use super::{Bench, Chosen, Describe, Forward, Init, OptimiserKind};
 use artifact::{Commit, npy};
@@ -18,13 +14,13 @@ fn failed(error: impl std::fmt::Display) -> Error {
 pub fn describe(args: &Describe, run: &Run) -> Result<()> {
     let Chosen { network, batch, patch } = args.which.open()?;
     let device = args.on.open(run)?;
-    println!("{}", net::describe::table(&network, &device, batch, patch).map_err(failed)?);
-    Ok(())
+    stage::print(net::describe::table(&network, &device, batch, patch).map_err(failed)?.lines())
 }
 
 /// Writes first weights.
 pub fn init(args: &Init, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
+    run.outputs().may_write(&args.out)?;
     let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&chosen.network, &device)?;
     net.initialise(args.seed.seed).map_err(failed)?;
@@ -36,6 +32,7 @@ pub fn init(args: &Init, run: &Run) -> Result<()> {
 /// One patch through the network.
 pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
+    run.outputs().may_write(&args.out)?;
     let device = args.on.open(run)?;
     let mut net = UNet::new(&chosen.network, &device)?;
     let named = weights::read(&args.weights, &chosen.network)?;
@@ -68,7 +65,9 @@ pub fn bench(args: &Bench, run: &Run) -> Result<()> {
         let share = t.peak.map_or(String::new(), |peak| {
             format!(", {:.0} % of the {:.0} GF/s at its peak", 1e11 * rate / peak, peak / 1e9)
         });
-        println!("{what}: {:.6} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s{share}", seconds.wall);
+        let seconds = seconds.wall;
+        let line = format!("{what}: {seconds:.6} s{cpu}, {gflop:.0} GFLOP, {rate:.0} GF/s{share}");
+        stage::print([line])?;
     }
     Ok(())
 }

@@ -81,14 +81,20 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let provenance = provenance(args, &predictions, &cases, run)?;
     let pictures_there =
         || cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
-    let done = || pictures_there() && run.up_to_date::<Summary>(&args.out, &provenance);
-    let show = || print(&Record::<Summary>::load(&args.out)?.body);
-    if done() {
+    let done = || {
+        let done = run.outputs().up_to_date::<Summary>(&args.out, &provenance)?;
+        Ok::<_, Error>(done && pictures_there())
+    };
+    let show = || {
+        run.info(format!("{} is up to date", args.out.display()));
+        print(&Record::<Summary>::load(&args.out)?.body)
+    };
+    if done()? {
         return show();
     }
     let mut commit = Commit::begin(&args.out)?;
     // Another program may have made it meanwhile.
-    if done() {
+    if done()? {
         return show();
     }
     let how = Reading { run, reader, scheme: scheme.as_ref() };
@@ -116,7 +122,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
 }
 
 fn print(summary: &Summary) -> Result<()> {
-    super::print(&table::text(summary))
+    stage::print(table::text(summary).lines())
 }
 
 /// The predictions of the fold's validation cases, if a fold is asked for; else all of them, of which --splits says

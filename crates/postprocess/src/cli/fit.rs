@@ -55,7 +55,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         .input("--plan", hash_file(&args.plan)?)
         .input("--labels", files::hash(maps)?)
         .input("--predictions", files::hash_predictions(&all)?);
-    if run.up_to_date::<Postprocessing>(&args.out, &provenance) {
+    if run.up_to_date::<Postprocessing>(&args.out, &provenance)? {
         return Ok(());
     }
     let rules = &plan.recipe.postprocessing;

@@ -74,17 +74,6 @@ impl stage::Command for Args {
     }
 }
 
-/// Prints a table for people and pipes; a reader that has seen enough is no fault.
-fn print(text: &str) -> Result<()> {
-    use std::io::Write;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to stdout: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// How label maps are read and compared.
 #[derive(Clone, Copy)]
 struct Reading<'a> {

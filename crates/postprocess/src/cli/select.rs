@@ -1,7 +1,7 @@
 //! `nnu-postprocess select`.
 
 use super::candidates::{Candidate, Named, Planned};
-use super::{Reading, each_case, fit, print, read_predicted, read_reference};
+use super::{Reading, each_case, fit, read_predicted, read_reference};
 use artifact::image::{Geometry, Reader, Turn, meet};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
@@ -101,11 +101,11 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         candidates.iter().map(|c| planned.models(c, &args.models, base)).collect();
     let models = models?;
     let provenance = provenance(args, run, &candidates, &references, &models)?;
-    if run.up_to_date::<Selection>(&args.out, &provenance) {
+    if run.up_to_date::<Selection>(&args.out, &provenance)? {
         let before = Record::<Selection>::load(&args.out)?.body;
         // The same models may lie elsewhere now.
         if before.models.iter().all(|model| models.iter().flatten().any(|m| m == model)) {
-            return print(&select::text(&before, &scheme.names()));
+            return stage::print(select::text(&before, &scheme.names()).lines());
         }
     }
     let rule = Rule::for_probabilities(&scheme);
@@ -134,7 +134,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let selection = selection(&comparison, &compared, &dice, winner, &models, postprocessing);
     commit.finish(&provenance, &selection)?;
     run.info(format!("{} written", args.out.display()));
-    print(&select::text(&selection, &scheme.names()))
+    stage::print(select::text(&selection, &scheme.names()).lines())
 }
 
 fn provenance(

@@ -53,7 +53,7 @@ pub fn diff(args: &Args) -> Result<()> {
             )));
         }
     };
-    crate::print(&lines)?;
+    stage::print(&lines)?;
     match lines.len() {
         0 => Ok(()),
         n => Err(Error::failed(format!(

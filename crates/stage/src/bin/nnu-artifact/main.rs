@@ -7,7 +7,7 @@ mod tree;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use stage::{Common, Error, Files, Io, Result};
+use stage::{Common, Files, Io};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,22 +68,8 @@ const IO: &[Io] = &[Io::foreign("reads", "PATH", "records of every kind, .npy, .
 
 fn main() -> ExitCode {
     stage::main(IO, |args: &Args, run| match &args.command {
-        Task::Show { path, .. } => print(&show::show(path)?),
+        Task::Show { path, .. } => stage::print(show::show(path)?),
         Task::Verify { paths, .. } => verify::verify(paths, run),
         Task::Diff(args) => diff::diff(args),
     })
-}
-
-/// Writes lines to stdout; a reader that has seen enough, such as `head`, is no failure.
-fn print(lines: &[String]) -> Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        match writeln!(out, "{line}") {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(e) => return Err(Error::failed(format!("cannot write to stdout: {e}"))),
-        }
-    }
-    Ok(())
 }
