@@ -283,5 +283,12 @@ pub(crate) fn render<T: Kind>(header: &Header, provenance: &Provenance, body: &s
     }
     let top = toml::to_string(&Top { artifact: header, provenance }).expect("header is plain TOML");
     debug_assert_eq!(header.kind, T::KIND);
-    format!("{top}\n{body}")
+    // A list of tables that is empty is no table: it stands above all of them, or it would be the provenance's.
+    let first =
+        if body.starts_with('[') { 0 } else { body.find("\n[").map_or(body.len(), |at| at + 1) };
+    let (values, tables) = body.split_at(first);
+    match values.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        true => format!("{values}\n{top}\n{tables}"),
+        false => format!("{top}\n{body}"),
+    }
 }
