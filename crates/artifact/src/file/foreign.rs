@@ -15,8 +15,14 @@ impl Foreign {
     pub fn is_plain(self) -> bool {
         self.plain
     }
+
+    /// Whether it is the beginning of a NIfTI file.
+    pub fn is_nifti(self) -> bool {
+        self.name == NIFTI
+    }
 }
 
+const NIFTI: &str = "a NIfTI file";
 const AGAIN: &str = "copy or download the file again";
 const CONVERT: &str = "convert it to NIfTI (.nii.gz) first";
 const RENAME: &str = "give the file the ending of what it is, or convert it";
@@ -55,9 +61,9 @@ const MARKS: &[Mark] = &[
     (257, b"ustar", "a tar archive", "unpack it first"),
     (0, b"\x1f\x8b", "gzip-compressed", "give it an ending with .gz, or unpack it first"),
     // The header's own size, or its magic where the version doesn't stand first.
-    (0, b"\x5c\x01\0\0", "a NIfTI file", RENAME),
-    (0, b"\0\0\x01\x5c", "a NIfTI file", RENAME),
-    (4, b"n+2\0\r\n\x1a\n", "a NIfTI file", RENAME),
+    (0, b"\x5c\x01\0\0", NIFTI, RENAME),
+    (0, b"\0\0\x01\x5c", NIFTI, RENAME),
+    (4, b"n+2\0\r\n\x1a\n", NIFTI, RENAME),
     (0, b"\0\0\0\x01", "perhaps a FreeSurfer volume (.mgh)", "mri_convert makes NIfTI of it"),
 ];
 

@@ -68,9 +68,10 @@ pub(super) fn parse_header(path: &Path, stored: &[u8]) -> Result<Header> {
 /// What is wrong with a header, or what it is if it's none.
 fn no_header(path: &Path, is: &str, start: &[u8], wrong: String) -> Error {
     const EXPECTED: &str = "expected a NIfTI file: .nii, .nii.gz, or a pair .hdr and .img";
-    // A few bytes say nothing of what they began.
+    // A few letters say nothing of what they began, and the beginning of a header isn't foreign.
     let told = start.is_empty() || start.len() >= 16;
-    match file::foreign(start).filter(|_| told && sniff(start).is_err()) {
+    let strange = |found: &file::Foreign| (told || !found.is_plain()) && !found.is_nifti();
+    match file::foreign(start).filter(|found| sniff(start).is_err() && strange(found)) {
         Some(found) => {
             Error::input(path, format!("{is} {}, {EXPECTED}", found.name)).hint(found.hint)
         }
