@@ -153,24 +153,23 @@ fn inflate_members(path: &Path, stored: &[u8], needed: u64) -> Result<Vec<u8>> {
 
 /// The two files of a pair, header first, from the name of either; a single file gives `None`.
 pub(super) fn pair_of(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
-    let name = path.to_string_lossy();
-    let stem_of = |ending: &str| {
-        name.strip_suffix(ending).or_else(|| name.strip_suffix(&format!("{ending}.gz")))
+    // By the system's own names, which need not be UTF-8.
+    let has = |path: &Path, ending: &str| path.extension().is_some_and(|e| e == ending);
+    let bare = if has(path, "gz") { path.with_extension("") } else { path.into() };
+    let find = |ending: &str| {
+        let plain = bare.with_extension(ending);
+        let mut packed = plain.clone().into_os_string();
+        packed.push(".gz");
+        [plain, packed.into()].into_iter().find(|p| p.exists()).ok_or_else(|| {
+            let message = format!("half of a pair, but its .{ending} file is missing beside it");
+            Error::input(path, message)
+        })
     };
-    let find = |stem: &str, ending: &str| {
-        [format!("{stem}{ending}"), format!("{stem}{ending}.gz")]
-            .map(PathBuf::from)
-            .into_iter()
-            .find(|p| p.exists())
-    };
-    let missing = |other: &str| {
-        Error::input(path, format!("half of a pair, but its {other} file is missing beside it"))
-    };
-    if let Some(stem) = stem_of(".hdr") {
-        return Ok(Some((path.into(), find(stem, ".img").ok_or_else(|| missing(".img"))?)));
+    if has(&bare, "hdr") {
+        return Ok(Some((path.into(), find("img")?)));
     }
-    if let Some(stem) = stem_of(".img") {
-        return Ok(Some((find(stem, ".hdr").ok_or_else(|| missing(".hdr"))?, path.into())));
+    if has(&bare, "img") {
+        return Ok(Some((find("hdr")?, path.into())));
     }
     Ok(None)
 }
