@@ -16,6 +16,7 @@
 //! | [`selection`] | nnu-postprocess | nnu-infer |
 //! | [`summary`], [`postprocessing`] | nnu-postprocess | nnu-postprocess, people |
 
+pub mod archive;
 pub mod batch;
 pub mod bounds;
 pub mod case;

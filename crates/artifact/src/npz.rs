@@ -5,10 +5,10 @@
 //! unpacked is as large as the caller expects, or in proportion to the file.
 
 use crate::npy::{self, NpyHeader};
-use crate::{Error, Result, file};
+use crate::{Error, Result, archive, file};
 use ndarray::{ArrayD, IxDyn};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use zip::read::ZipFile;
 use zip::result::ZipError;
@@ -20,9 +20,6 @@ pub type Named = Vec<(String, ArrayD<f32>)>;
 
 /// Names and shapes in file order.
 pub type Shapes = Vec<(String, Vec<usize>)>;
-
-/// The largest networks have some thousand arrays.
-const MOST_ARRAYS: usize = 1 << 16;
 
 /// Numbers may take so many times the file's bytes where nobody knows how many to expect; weights don't compress.
 const MOST_INFLATION: u64 = 64;
@@ -92,7 +89,7 @@ fn bytes_of(header: &NpyHeader) -> u64 {
 struct Archive<'a> {
     path: &'a Path,
     length: u64,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<archive::Reader>,
     headers: Vec<(String, NpyHeader)>,
 }
 
@@ -101,14 +98,10 @@ impl<'a> Archive<'a> {
         let failed = |e| Error::io(path, "read", &e);
         let file = file::open_zip(path, ".npz")?;
         let length = file.metadata().map_err(failed)?.len();
-        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|e| broken(path, &e))?;
-        if zip.len() > MOST_ARRAYS {
-            let message = format!("has {} entries, expected at most {MOST_ARRAYS}", zip.len());
-            return Err(Error::input(path, message));
-        }
+        let mut zip = archive::open(file).map_err(|e| broken(path, &e))?;
         let mut headers = Vec::with_capacity(zip.len());
         for i in 0..zip.len() {
-            let mut entry = zip.by_index(i).map_err(|e| broken(path, &e))?;
+            let mut entry = zip.by_index(i).map_err(|e| broken(path, &e.to_string()))?;
             let name = name_of(&entry);
             let header = header(path, &mut entry).map_err(|e| of_array(&name, e))?;
             headers.push((name, header));
@@ -119,7 +112,7 @@ impl<'a> Archive<'a> {
     fn arrays(&mut self) -> Result<Named> {
         let mut arrays = Named::with_capacity(self.headers.len());
         for (i, (name, header)) in self.headers.iter().enumerate() {
-            let mut entry = self.zip.by_index(i).map_err(|e| broken(self.path, &e))?;
+            let mut entry = self.zip.by_index(i).map_err(|e| broken(self.path, &e.to_string()))?;
             let array = unpack(self.path, &mut entry, header).map_err(|e| of_array(name, e))?;
             arrays.push((name.clone(), array));
         }
@@ -127,7 +120,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-fn broken(path: &Path, error: &ZipError) -> Error {
+fn broken(path: &Path, error: &str) -> Error {
     Error::input(path, format!("not a readable .npz file: {error}")).hint(npy::DAMAGED)
 }
 

@@ -47,6 +47,7 @@ fn hostile_files_cost_what_they_are_worth() {
     let folder = folder.path();
     let begun = Instant::now();
     brackets(folder);
+    ends_of_archives(folder);
     bombs_of_arrays(folder);
     pictures(folder);
     volumes(folder);
@@ -129,6 +130,61 @@ fn bombs_of_arrays(folder: &Path) {
         Err(artifact::Error::input(&path, "a0: found"))
     });
     assert_eq!(error.unwrap_err().message, "a0: found");
+    watching::none_above(1 << 20);
+}
+
+/// Ends of archives that were never begun: each sends a reader back to the first byte, or says that millions of entries follow.
+fn ends_of_archives(folder: &Path) {
+    let end = |count: u16, size: u32, begin: u32| {
+        let numbers = [
+            &count.to_le_bytes()[..],
+            &count.to_le_bytes(),
+            &size.to_le_bytes(),
+            &begin.to_le_bytes(),
+        ];
+        [&b"PK\x05\x06\0\0\0\0"[..], &numbers.concat(), &[0, 0]].concat()
+    };
+    let many = end(1, 46, 0).repeat(100_000);
+    // An entry's beginning, so that there is something to find, with the ends in front of it and in its comment.
+    let entry = |comment: &[u8]| {
+        let mut entry = b"PK\x01\x02".to_vec();
+        entry.resize(46, 0);
+        entry[32..34].copy_from_slice(&(comment.len() as u16).to_le_bytes());
+        [&entry[..], comment].concat()
+    };
+    let inside = entry(&many[..44_000]);
+    // A directory of another size than its place allows, and of more entries than fit.
+    let far = [&many[..], &entry(&[]), &end(1, 46, many.len() as u32)].concat();
+    let counted = [&many[..], &entry(&[]), &end(60_000, 46, many.len() as u32)].concat();
+    let nested = [&inside[..], &end(1, inside.len() as u32, 0)].concat();
+    let wide = {
+        let end_64 = [
+            &b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0"[..],
+            &(1u64 << 40).to_le_bytes(),
+            &(1u64 << 40).to_le_bytes(),
+            &46u64.to_le_bytes(),
+            &(many.len() as u64).to_le_bytes(),
+        ]
+        .concat();
+        let locator =
+            [&b"PK\x06\x07\0\0\0\0"[..], &(many.len() as u64 + 46).to_le_bytes(), &[1, 0, 0, 0]]
+                .concat();
+        [&many[..], &entry(&[]), &end_64, &locator, &end(u16::MAX, u32::MAX, u32::MAX)].concat()
+    };
+    watching::forget();
+    for (bytes, message) in [
+        (&many, "its directory is said to have 46 bytes from byte 0, but ends at byte 2199978"),
+        (&counted, "its directory of 46 bytes is said to have 60000 entries"),
+        (&wide, "its directory of 46 bytes is said to have 1099511627776 entries"),
+        (&nested, "its directory holds an end of another one"),
+        (&far, ""),
+    ] {
+        let error = npz::read(&put(folder, "a.npz", bytes)).unwrap_err();
+        assert!(
+            error.message.starts_with(&format!("not a readable .npz file: {message}")),
+            "{error}"
+        );
+    }
     watching::none_above(1 << 20);
 }
 

@@ -2,11 +2,12 @@
 //! Entries are stored, never compressed, so that nothing read is larger than the file.
 
 use super::value::{Number, Storage, Tensor, Values};
+use artifact::archive::Reader;
 use artifact::{Error, Result};
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
 
@@ -20,7 +21,7 @@ const MOST_READ: u64 = 4;
 /// An open checkpoint file.
 pub(super) struct Archive {
     path: PathBuf,
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<Reader>,
     prefix: String,
     /// Bytes of storages that may still be read.
     left: u64,
@@ -33,7 +34,7 @@ impl Archive {
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<u8>)> {
         let file = artifact::file::open_zip(path, ".pth")?;
         let length = file.metadata().map_err(|e| Error::io(path, "read", &e))?.len();
-        let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| {
+        let zip = artifact::archive::open(file).map_err(|e| {
             Error::input(path, format!("not a zip archive as torch.save writes it: {e}")).hint(
                 "the file is cut off, or older than PyTorch 1.6: load and save it there again",
             )
