@@ -490,9 +490,9 @@ fn files_in(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|e| Error::io(folder, "list this folder", &e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
-            names.push(name);
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") {
+            names.push(crate::name::in_folder(folder, name)?);
         }
     }
     names.sort();

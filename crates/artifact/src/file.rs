@@ -17,6 +17,10 @@ pub(crate) use foreign::{Foreign, foreign};
 /// Bytes that tell what a file is.
 const ENOUGH: u64 = 512;
 
+/// Texts take several times their size once they are understood. The longest that stages write, summaries of a thousand
+/// cases with a hundred classes, have 50 MB.
+const LONGEST_TEXT: u64 = 256 << 20;
+
 /// Opens a regular file for reading, or what a link leads to, if that is one. `doing` completes "cannot …".
 ///
 /// # Errors
@@ -64,25 +68,32 @@ pub fn open_zip(path: &Path, expected: &str) -> Result<File> {
 /// # Errors
 /// As [`open`]; also if it is larger than memory, or can't be read.
 pub fn read(path: &Path, doing: &str) -> Result<Vec<u8>> {
+    read_up_to(path, doing, u64::MAX)
+}
+
+fn read_up_to(path: &Path, doing: &str, most: u64) -> Result<Vec<u8>> {
     let fail = |e| Error::io(path, doing, &e);
-    let mut file = open(path, doing)?;
+    let file = open(path, doing)?;
     let size = file.metadata().map_err(fail)?.len();
+    if size > most {
+        return Err(Error::input(path, format!("has {size} bytes, expected at most {most}")));
+    }
     let mut bytes = Vec::new();
     let reserved = usize::try_from(size).is_ok_and(|size| bytes.try_reserve_exact(size).is_ok());
     if !reserved {
         let message = format!("cannot {doing}: its {size} bytes don't fit into memory");
         return Err(Error { fault: crate::Fault::Io, ..Error::input(path, message) });
     }
-    file.read_to_end(&mut bytes).map_err(fail)?;
+    file.take(most).read_to_end(&mut bytes).map_err(fail)?;
     Ok(bytes)
 }
 
 /// The text of a regular file.
 ///
 /// # Errors
-/// As [`read`]; also if it isn't UTF-8: what it is instead.
+/// As [`read`]; also if it is longer than any record or JSON file, or isn't UTF-8: what it is instead.
 pub fn text(path: &Path, doing: &str) -> Result<String> {
-    let bytes = read(path, doing)?;
+    let bytes = read_up_to(path, doing, LONGEST_TEXT)?;
     if let Some(Foreign { name, hint, .. }) = foreign(&bytes).filter(|f| !f.is_plain()) {
         return Err(Error::input(path, format!("cannot {doing}: it is {name}")).hint(hint));
     }

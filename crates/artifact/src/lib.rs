@@ -31,6 +31,7 @@ pub mod inspect;
 mod label;
 mod lock;
 pub mod model;
+pub mod name;
 pub mod nifti;
 pub mod npy;
 pub mod npz;

@@ -7,7 +7,6 @@
 use crate::npy::{self, NpyHeader};
 use crate::{Error, Result, archive, file};
 use ndarray::{ArrayD, IxDyn};
-use std::fs::File;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use zip::read::ZipFile;

@@ -171,8 +171,23 @@ fn ends_of_archives(folder: &Path) {
                 .concat();
         [&many[..], &entry(&[]), &end_64, &locator, &end(u16::MAX, u32::MAX, u32::MAX)].concat()
     };
+    // What stands at the right place is no entry, so that a reader would try every end in front of it.
+    let broken = [&many[..], b"PK\x01\x02", &[0xff; 42], &end(1, 46, many.len() as u32)].concat();
+    // Ends inside an entry's own bytes harm nobody.
+    let harmless = {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("a.npy", options).unwrap();
+        let numbers: Vec<f32> = many.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let array = npy::encode(&ndarray::Array1::from(numbers).view());
+        std::io::Write::write_all(&mut archive, &array).unwrap();
+        archive.finish().unwrap().into_inner()
+    };
+    assert_eq!(npz::read(&put(folder, "a.npz", &harmless)).unwrap().len(), 1);
     watching::forget();
     for (bytes, message) in [
+        (&broken, ""),
         (&many, "its directory is said to have 46 bytes from byte 0, but ends at byte 2199978"),
         (&counted, "its directory of 46 bytes is said to have 60000 entries"),
         (&wide, "its directory of 46 bytes is said to have 1099511627776 entries"),
@@ -332,4 +347,47 @@ fn lists(folder: &Path) {
     text.push_str("[[folds]]\ntrain = 1\n");
     let error = Record::<Splits>::load(&put(folder, "splits.toml", text.as_bytes())).unwrap_err();
     assert!(error.message.contains("(folds[0].train): invalid type"), "{error}");
+}
+
+/// Names of any bytes are no ids, and no other file's name either.
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_are_refused_under_their_own_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1},
+        "numTraining": 1, "file_ending": ".nii"}"#;
+    put(folder.path(), "dataset.json", text.as_bytes());
+    let named = |bytes: &[u8]| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_path_buf();
+    for part in ["imagesTr", "labelsTr"] {
+        std::fs::create_dir(folder.path().join(part)).unwrap();
+    }
+    let volume = golden("nifti/type_little_f8.nii");
+    put(folder.path(), "imagesTr/a_0000.nii", &volume);
+    put(folder.path(), "labelsTr/a.nii", &volume);
+    // Hidden files are nobody's.
+    std::fs::copy(
+        folder.path().join("labelsTr/a.nii"),
+        folder.path().join(named(b"imagesTr/.\xff")),
+    )
+    .unwrap();
+    assert_eq!(artifact::dataset::Dataset::load(folder.path()).unwrap().training.len(), 1);
+    let odd = folder.path().join(named(b"imagesTr/b\xff_0000.nii"));
+    std::fs::copy(folder.path().join("labelsTr/a.nii"), &odd).unwrap();
+    let error = artifact::dataset::Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(error.path, odd);
+    assert!(error.message.starts_with("has a name that is not UTF-8"), "{error}");
+    // By its path it is read like any other, pairs included.
+    assert_eq!(
+        nifti::read(&odd).unwrap(),
+        nifti::read(&folder.path().join("labelsTr/a.nii")).unwrap()
+    );
+    let pair = [(b"p\xff.hdr".as_slice(), "pair.hdr"), (b"p\xff.img", "pair.img")];
+    for (to, from) in pair {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nifti").join(from);
+        std::fs::copy(from, folder.path().join(named(to))).unwrap();
+    }
+    let read = nifti::read(&folder.path().join(named(b"p\xff.img"))).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nifti/pair.hdr");
+    assert_eq!(read, nifti::read(&golden).unwrap());
 }
