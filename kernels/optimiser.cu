@@ -54,7 +54,9 @@ struct UpdateArgs {
     float* second;
     float* largest;  // may be null
     const Step* step;
+    const u32* idle;  // first and last (exclusive) of each range of parameters without a gradient
     u32 count;
+    u32 idle_ranges;
     u32 clip;  // multiply the gradient by the factor, in place
     float decay;
     float one_beta1;  // Adam: 1 - beta1; SGD: momentum
@@ -62,6 +64,7 @@ struct UpdateArgs {
     float one_beta2;
     float epsilon;
     u32 nesterov;
+    u32 padding;
 };
 
 constexpr u32 kThreads = 256;
@@ -135,6 +138,18 @@ DEVICE void load_clipped(float (&g)[4], const UpdateArgs& args, float factor, u3
     store4(args.gradient, g, at, args.count);
 }
 
+// Which of four neighbours have no gradient, one bit each: torch leaves them as they are, weight decay and all.
+DEVICE u32 idle_of(const UpdateArgs& args, u32 at) {
+    u32 idle = 0;
+    for (u32 range = 0; range < args.idle_ranges; range++) {
+        const u32 from = args.idle[2 * range], to = args.idle[2 * range + 1];
+        UNROLL for (u32 i = 0; i < 4; i++) {
+            if (at + i >= from && at + i < to) idle |= 1u << i;
+        }
+    }
+    return idle;
+}
+
 KERNEL(optimiser_adam, kThreads, UpdateArgs) {
     const u32 at = 4 * (blockIdx.x * kThreads + threadIdx.x);
     if (at >= args.count) return;
@@ -145,7 +160,9 @@ KERNEL(optimiser_adam, kThreads, UpdateArgs) {
     load4(v, args.second, at, args.count);
     if (args.largest) load4(top, args.largest, at, args.count);
     load_clipped(g, args, step.factor, at);
+    const u32 idle = idle_of(args, at);
     UNROLL for (u32 i = 0; i < 4; i++) {
+        if (idle >> i & 1) continue;
         g[i] += args.decay * p[i];
         m[i] += args.one_beta1 * (g[i] - m[i]);
         v[i] = v[i] * args.beta2 + args.one_beta2 * g[i] * g[i];
@@ -168,7 +185,9 @@ KERNEL(optimiser_sgd, kThreads, UpdateArgs) {
     load4(p, args.values, at, args.count);
     load4(velocity, args.first, at, args.count);
     load_clipped(g, args, step.factor, at);
+    const u32 idle = idle_of(args, at);
     UNROLL for (u32 i = 0; i < 4; i++) {
+        if (idle >> i & 1) continue;
         g[i] += args.decay * p[i];
         velocity[i] = step.first ? g[i] : momentum * velocity[i] + g[i];
         p[i] -= step.size * (args.nesterov ? g[i] + momentum * velocity[i] : velocity[i]);

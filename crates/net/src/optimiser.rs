@@ -4,12 +4,13 @@ mod card;
 
 use crate::Error;
 use crate::cuda::Context;
-use crate::unet::{Parameter, gather_named, named};
+use crate::unet::{Parameter, Topology, gather_named, named};
 use card::CardMoments;
 use kernels::Pointer;
 use ndarray::ArrayD;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Kingma and Ba 2015, with weight decay added to the gradient (torch.optim.Adam, not AdamW).
@@ -65,6 +66,8 @@ pub struct Optimiser {
     steps: u64,
     moments: Moments,
     parameters: Vec<Parameter>,
+    /// Ranges of the parameters that have no gradient, in order. torch skips them, weight decay and all.
+    idle: Vec<Range<usize>>,
 }
 
 /// One flat vector per name of [`Rule::moments`], where the network is; none before the first step.
@@ -102,7 +105,8 @@ impl Optimiser {
     }
 
     fn new(rule: Rule, clip_norm: Option<f64>) -> Self {
-        Self { rule, clip_norm, steps: 0, moments: Moments::Host(vec![]), parameters: vec![] }
+        let moments = Moments::Host(vec![]);
+        Self { rule, clip_norm, steps: 0, moments, parameters: vec![], idle: vec![] }
     }
 
     /// Steps taken so far.
@@ -138,7 +142,7 @@ impl Optimiser {
         if let Some((name, _)) = state.iter().find(|(name, _)| !known(name)) {
             return Err(Error::UnknownTensor(name.clone()));
         }
-        let restored = Self { parameters, steps, moments: Moments::Host(vec![]), ..*self };
+        let restored = Self { parameters, steps, ..Self::new(self.rule, self.clip_norm) };
         let mut moments = Vec::new();
         for name in if state.is_empty() { &[] } else { names } {
             let prefix = format!("{name}.");
@@ -156,14 +160,16 @@ impl Optimiser {
         self.parameters.iter().map(rename).collect()
     }
 
-    /// Readies the state for these parameters and counts a step.
-    pub(crate) fn begin(&mut self, parameters: &[Parameter]) -> Result<(), Error> {
+    /// Readies the state for a network's parameters and counts a step.
+    pub(crate) fn begin(&mut self, topology: &Topology) -> Result<(), Error> {
+        let parameters = &topology.parameters[..];
         if self.moments.is_empty() {
             let length = parameters.last().map_or(0, |p| p.range.end);
             self.parameters = parameters.to_vec();
             self.moments = Moments::Host(vec![vec![0.0; length]; self.rule.moments().len()]);
         }
         self.check(parameters)?;
+        self.idle.clone_from(&topology.idle);
         self.steps += 1;
         Ok(())
     }
@@ -172,12 +178,12 @@ impl Optimiser {
     pub(crate) fn begin_on(
         &mut self,
         ctx: &Arc<Context>,
-        parameters: &[Parameter],
+        topology: &Topology,
         learning_rate: f64,
     ) -> Result<(), Error> {
-        self.begin(parameters)?;
+        self.begin(topology)?;
         if let Moments::Host(vectors) = &self.moments {
-            self.moments = Moments::Card(CardMoments::new(ctx, vectors)?);
+            self.moments = Moments::Card(CardMoments::new(ctx, vectors, &self.idle)?);
         }
         match &self.moments {
             Moments::Card(card) => card.begin(self.rule, self.steps, learning_rate),
@@ -201,17 +207,19 @@ impl Optimiser {
         let Moments::Host(moments) = &mut self.moments else {
             unreachable!("an optimiser serves one network")
         };
-        match (self.rule, &mut moments[..]) {
-            (Rule::Adam(rule), [m, v]) => {
-                adam(&rule, self.steps, learning_rate, values, gradient, m, v, None);
+        for part in between(&self.idle, values.len()) {
+            let (values, gradient) = (&mut values[part.clone()], &gradient[part.clone()]);
+            match (self.rule, &mut moments[..]) {
+                (Rule::Adam(rule), [m, v, largest @ ..]) => {
+                    let (m, v) = (&mut m[part.clone()], &mut v[part.clone()]);
+                    let largest = largest.first_mut().map(|top| &mut top[part]);
+                    adam(&rule, self.steps, learning_rate, values, gradient, m, v, largest);
+                }
+                (Rule::Sgd(rule), [velocity]) => {
+                    sgd(&rule, first, learning_rate, values, gradient, &mut velocity[part]);
+                }
+                _ => unreachable!("as many moments as the rule names"),
             }
-            (Rule::Adam(rule), [m, v, largest]) => {
-                adam(&rule, self.steps, learning_rate, values, gradient, m, v, Some(largest));
-            }
-            (Rule::Sgd(rule), [velocity]) => {
-                sgd(&rule, first, learning_rate, values, gradient, velocity);
-            }
-            _ => unreachable!("as many moments as the rule names"),
         }
     }
 
@@ -242,6 +250,13 @@ impl Optimiser {
     }
 }
 
+/// What of `0..length` lies in none of the ranges, which are in order.
+fn between(ranges: &[Range<usize>], length: usize) -> Vec<Range<usize>> {
+    let starts = std::iter::once(0).chain(ranges.iter().map(|r| r.end));
+    let ends = ranges.iter().map(|r| r.start).chain([length]);
+    starts.zip(ends).map(|(start, end)| start..end).filter(|r| !r.is_empty()).collect()
+}
+
 /// torch.nn.utils.clip_grad_norm_ with the norm summed in f64.
 fn clip(gradient: &mut [f32], limit: f64) {
     let sum = |chunk: &[f32]| chunk.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
@@ -260,7 +275,7 @@ fn adam(
     gradient: &[f32],
     first: &mut [f32],
     second: &mut [f32],
-    largest: Option<&mut Vec<f32>>,
+    largest: Option<&mut [f32]>,
 ) {
     let step = i32::try_from(step).unwrap_or(i32::MAX);
     let size = (learning_rate / (1.0 - rule.beta1.powi(step))) as f32;

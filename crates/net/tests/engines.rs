@@ -176,6 +176,62 @@ fn losses_and_gradients_are_the_vector_engines() {
     }
 }
 
+/// A head without a loss has no gradient, and torch leaves such parameters out of its steps, weight decay and all; with
+/// deep supervision that is the head of the coarsest resolution, without it all but the first. In their place of the flat
+/// vector nothing is aligned.
+#[test]
+fn heads_without_a_loss_stay_as_they_were_drawn() {
+    let idle = |name: &str, deep: bool| match name.split('.').collect::<Vec<_>>()[..] {
+        ["decoder", stage, "head", _] => stage == "2" || !deep && stage == "1",
+        _ => false,
+    };
+    for deep_supervision in [true, false] {
+        let spec = Network {
+            encoder: Encoder::Plain,
+            input_channels: 1,
+            output_channels: 3,
+            features: vec![3, 5, 6, 7],
+            kernels: vec![[1, 3, 3]; 4],
+            strides: vec![[1; 3], [1, 2, 2], [1, 2, 2], [2, 1, 1]],
+            encoder_convs: vec![1; 4],
+            decoder_convs: vec![1; 3],
+            deep_supervision,
+            negative_slope: 0.01,
+            norm_epsilon: 1e-5,
+        };
+        let (image, label) = batch(&spec, [2, 8, 8]);
+        let adam = AdamOptions {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            amsgrad: true,
+        };
+        let sgd = SgdOptions { momentum: 0.99, nesterov: true, weight_decay: 0.1 };
+        for (device, _) in devices() {
+            for mut optimiser in [Optimiser::adam(adam, None), Optimiser::sgd(sgd, Some(12.0))] {
+                let mut net = started(&spec, &device);
+                // Zeros don't decay.
+                let drawn: Vec<_> = net.parameters().unwrap();
+                let drawn: Vec<_> = drawn.into_iter().map(|(n, p)| (n, p + 0.5)).collect();
+                net.set_parameters(&drawn).unwrap();
+                for _ in 0..2 {
+                    let options = LossOptions::default();
+                    net.step(image.view(), label.view(), &options, &mut optimiser, 1e-2).unwrap();
+                }
+                for ((name, now), (_, before)) in net.parameters().unwrap().iter().zip(&drawn) {
+                    let what = format!("{name} on {}, {optimiser:?}", device.describe());
+                    if idle(name, deep_supervision) {
+                        assert_eq!(now, before, "{what}");
+                    } else {
+                        assert!(now.iter().zip(before).all(|(n, b)| n != b), "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Four iterations: as they come, recorded, and twice from the recording. The same bytes as by separate calls, and the
 /// vector engine's losses within what the precision leaves.
 #[test]

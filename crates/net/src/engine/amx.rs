@@ -168,7 +168,7 @@ impl Engine for AmxEngine {
         optimiser: &mut Optimiser,
         _learning_rate: f64,
     ) -> Result<(), Error> {
-        optimiser.begin(&topology.parameters)
+        optimiser.begin(topology)
     }
 
     fn update(

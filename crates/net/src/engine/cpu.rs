@@ -153,7 +153,7 @@ impl Engine for CpuEngine {
         optimiser: &mut Optimiser,
         _learning_rate: f64,
     ) -> Result<(), Error> {
-        optimiser.begin(&topology.parameters)
+        optimiser.begin(topology)
     }
 
     fn update(

@@ -207,7 +207,7 @@ impl Engine for CudaEngine {
         optimiser: &mut Optimiser,
         learning_rate: f64,
     ) -> Result<(), Error> {
-        optimiser.begin_on(&self.ctx, &topology.parameters, learning_rate)
+        optimiser.begin_on(&self.ctx, topology, learning_rate)
     }
 
     fn update(

@@ -4,6 +4,7 @@ use super::Rule;
 use crate::Error;
 use crate::cuda::Context;
 use kernels::{Buffer, Pointer};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// As in `kernels/optimiser.cu`; a thread has four parameters.
@@ -49,7 +50,9 @@ kernels::arguments! {
         second: Pointer,
         largest: Pointer,
         step: Pointer,
+        idle: Pointer,
         count: u32,
+        idle_ranges: u32,
         clip: u32,
         decay: f32,
         one_beta1: f32,
@@ -57,6 +60,7 @@ kernels::arguments! {
         one_beta2: f32,
         epsilon: f32,
         nesterov: u32,
+        padding: u32,
     }
 }
 
@@ -67,12 +71,19 @@ pub(super) struct CardMoments {
     vectors: Vec<Buffer>,
     /// `Step` of the kernels, then the sums of the norm's blocks.
     step: Buffer,
+    /// First and last (exclusive) of each range of parameters that a step leaves as they are.
+    idle: Buffer,
+    idle_ranges: usize,
     length: usize,
 }
 
 impl CardMoments {
     /// With the state that the host has.
-    pub(super) fn new(ctx: &Arc<Context>, vectors: &[Vec<f32>]) -> Result<Self, Error> {
+    pub(super) fn new(
+        ctx: &Arc<Context>,
+        vectors: &[Vec<f32>],
+        ranges: &[Range<usize>],
+    ) -> Result<Self, Error> {
         let length = vectors.first().map_or(0, Vec::len);
         let copy = |values: &Vec<f32>| {
             let buffer = ctx.gpu.buffer(4 * length)?;
@@ -81,8 +92,11 @@ impl CardMoments {
         };
         let vectors = vectors.iter().map(copy).collect::<Result<_, _>>()?;
         let step = ctx.gpu.buffer(16 + 8 * NORM_BLOCKS)?;
+        let ends: Vec<u32> = ranges.iter().flat_map(|r| [r.start, r.end]).map(number).collect();
+        let idle = ctx.gpu.buffer(4 * ends.len().max(1))?;
+        ctx.stream.upload(idle.pointer(), &ends)?;
         ctx.moved();
-        Ok(Self { ctx: ctx.clone(), vectors, step, length })
+        Ok(Self { ctx: ctx.clone(), vectors, step, idle, idle_ranges: ranges.len(), length })
     }
 
     pub(super) fn read(&self) -> Result<Vec<Vec<f32>>, Error> {
@@ -134,7 +148,9 @@ impl CardMoments {
             second: vector(1),
             largest: vector(2),
             step: self.step.pointer(),
-            count: self.count(),
+            idle: self.idle.pointer(),
+            count: number(self.length),
+            idle_ranges: number(self.idle_ranges),
             clip: u32::from(clip_norm.is_some()),
             decay: 0.0,
             one_beta1: 0.0,
@@ -142,6 +158,7 @@ impl CardMoments {
             one_beta2: 0.0,
             epsilon: 0.0,
             nesterov: 0,
+            padding: 0,
         };
         let (kernel, arguments) = match rule {
             Rule::Adam(a) => (
@@ -173,13 +190,13 @@ impl CardMoments {
         let range = self.length.div_ceil(NORM_BLOCKS).next_multiple_of(4 * THREADS);
         let blocks = self.length.div_ceil(range);
         let (step, sums) = (self.step.pointer(), self.step.pointer().offset(16));
-        let norm = NormArgs { gradient, sums, count: self.count(), range: range as u32 };
+        let norm = NormArgs { gradient, sums, count: number(self.length), range: range as u32 };
         self.ctx.launch("optimiser_norm", [blocks, 1, 1], THREADS as u32, 0, &norm);
         let factor = FactorArgs { sums, step, limit, count: blocks as u32, padding: 0 };
         self.ctx.launch("optimiser_factor", [1, 1, 1], THREADS as u32, 0, &factor);
     }
+}
 
-    fn count(&self) -> u32 {
-        u32::try_from(self.length).expect("fewer parameters than 2^32")
-    }
+fn number(parameters: usize) -> u32 {
+    u32::try_from(parameters).expect("fewer parameters than 2^32")
 }

@@ -97,6 +97,8 @@ pub(crate) struct Topology {
     pub up: Vec<usize>,
     pub decoder: Vec<Vec<usize>>,
     pub head: Vec<usize>,
+    /// Parameters that no loss depends on, in order: those of the heads without one. A step leaves them as they are.
+    pub idle: Vec<Range<usize>>,
 }
 
 impl Topology {
@@ -110,12 +112,13 @@ impl Topology {
             up: vec![],
             decoder: vec![],
             head: vec![],
+            idle: vec![],
         };
         Ok(empty.build(spec))
     }
 
     fn build(mut self, spec: &Network) -> Self {
-        let stages = spec.features.len();
+        let (stages, weights) = (spec.features.len(), loss_weights(spec));
         match spec.encoder {
             Encoder::Plain => self.build_plain(spec),
             Encoder::Residual => self.build_residual(spec),
@@ -137,6 +140,10 @@ impl Topology {
             let (name, point) =
                 (format!("decoder.{s}.head"), Geometry::convolution([1; 3], [1; 3]));
             self.head[s] = self.add(name, Role::Head, point, &[features], spec.output_channels);
+            if weights[s] == 0.0 {
+                let head = &self.layers[self.head[s]];
+                self.idle.push(head.weight.start..head.bias.end);
+            }
         }
         self
     }
