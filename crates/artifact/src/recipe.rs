@@ -10,10 +10,10 @@ mod planning;
 mod preprocessing;
 mod training;
 
-pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling, SliceAxis};
-pub use inference::{Averaged, Inference, Postprocessing, PostprocessingRule};
+pub use augmentation::{AnatomicalAxis, Augmentation, Draw, Sampling, ShareOf, SliceAxis};
+pub use inference::{Averaged, FirstStage, Inference, Postprocessing, PostprocessingRule};
 pub use planning::{PaperPlanning, Planning, ShrinkUntil, V2Planning, Weighting};
-pub use preprocessing::{Preprocessing, StepOrder};
+pub use preprocessing::{LabelVote, Preprocessing, StepOrder};
 use serde::{Deserialize, Serialize};
 pub use training::{LossWeights, Optimiser, OptimiserKind, Schedule, ScheduleKind};
 

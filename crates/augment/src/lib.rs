@@ -34,4 +34,4 @@ pub use settings::{Frame, Settings};
 
 /// Revision of batches, on the CPU and, with the kernels, on a card.
 /// Whatever may change these bytes raises it, with a line in `crates/CHANGELOG.md`.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;

@@ -108,10 +108,7 @@ impl Loader {
             settings: Settings::new(augmentation, configuration.patch_shape),
             channels,
             batch_size: configuration.batch_size,
-            first_forced: first_forced(
-                configuration.batch_size,
-                recipe.sampling.foreground_fraction,
-            ),
+            first_forced: first_forced(configuration.batch_size, &recipe.sampling),
             masked_channels: vec![false; channels[0]],
             cases,
             mode,

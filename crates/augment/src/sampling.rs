@@ -1,6 +1,7 @@
 //! Which case and which box of it a sample shows.
 
 use artifact::case::OpenCase;
+use artifact::recipe::{Sampling, ShareOf};
 use rand::RngExt;
 
 /// Rows of a case's foreground locations that belong to one class or region.
@@ -65,14 +66,14 @@ pub enum Aim {
     Foreground(usize),
 }
 
-/// First sample of a batch that must show foreground: `round(batch × (1 − fraction))`, half to even, and at most the
-/// last one; none (`batch`) if `fraction` is 0.
-pub fn first_forced(batch: usize, fraction: f64) -> usize {
-    if fraction <= 0.0 {
-        return batch;
+/// First sample of a batch that must show foreground; `batch` where none must.
+pub fn first_forced(batch: usize, rule: &Sampling) -> usize {
+    let share = rule.foreground_fraction;
+    match rule.foreground_count {
+        ShareOf::Rounded => (batch as f64 * (1.0 - share)).round_ties_even() as usize,
+        ShareOf::MoreThan if share <= 0.0 => batch,
+        ShareOf::MoreThan => batch.saturating_sub((batch as f64 * share).floor() as usize + 1),
     }
-    let free = (batch as f64 * (1.0 - fraction)).round_ties_even() as usize;
-    free.min(batch.saturating_sub(1))
 }
 
 /// Smallest and largest first voxel (inclusive) of a box along one axis: inside the case where it fits, otherwise
@@ -107,4 +108,48 @@ pub fn box_around(voxel: [usize; 3], case: [usize; 3], patch: [usize; 3]) -> [i6
 
 fn signed(n: usize) -> i64 {
     i64::try_from(n).expect("an array edge")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        fraction: Vec<Fraction>,
+    }
+
+    #[derive(Deserialize)]
+    struct Fraction {
+        foreground_fraction: f64,
+        first: Vec<usize>,
+    }
+
+    #[test]
+    fn as_many_samples_are_forced_as_by_nnunet() {
+        let golden: Golden =
+            toml::from_str(include_str!("../tests/golden/v2/foreground.toml")).unwrap();
+        for Fraction { foreground_fraction, first } in golden.fraction {
+            let rule = Sampling { foreground_fraction, foreground_count: ShareOf::Rounded };
+            let found: Vec<usize> = (1..=512).map(|batch| first_forced(batch, &rule)).collect();
+            assert_eq!(found, first, "{foreground_fraction}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_third_is_more_than_a_third_of_any_batch() {
+        let rule = |foreground_fraction| Sampling {
+            foreground_fraction,
+            foreground_count: ShareOf::MoreThan,
+        };
+        // As the recipe writes it.
+        let third = rule(0.333_333_333_333_333_3);
+        for batch in 1..=10_000 {
+            let forced = batch - first_forced(batch, &third);
+            assert!(3 * forced > batch && 3 * (forced - 1) <= batch, "{forced} of {batch}");
+            assert_eq!(first_forced(batch, &rule(0.0)), batch);
+            assert_eq!(first_forced(batch, &rule(1.0)), 0);
+        }
+    }
 }

@@ -166,8 +166,8 @@ fn cases_boxes_and_classes_are_drawn_uniformly() {
         for sample in 0..9 {
             let placement = loader.placement(batch, sample);
             per_case[placement.case] += 1;
-            // round(9 × 0.67) = 6 samples lie anywhere, the last three around a class.
-            assert_eq!(placement.aim != Aim::Anywhere, sample >= 6);
+            // Four are the fewest that are more than a third of nine.
+            assert_eq!(placement.aim != Aim::Anywhere, sample >= 5);
             match placement.aim {
                 Aim::Foreground(class) => per_class[class] += 1,
                 Aim::Annotated => panic!("the data set has no ignore label"),
@@ -188,7 +188,7 @@ fn cases_boxes_and_classes_are_drawn_uniformly() {
         assert_share("case", count, samples, 1.0 / 3.0);
     }
     // Class 1 is far smaller than class 2, but as often chosen.
-    assert_share("class", per_class[1], samples / 3, 0.5);
+    assert_share("class", per_class[1], samples / 9 * 4, 0.5);
     let free: usize = positions.iter().sum();
     for count in positions {
         assert_share("box", count, free, 0.2);

@@ -56,6 +56,7 @@ pub(crate) fn bytes(
     probabilities: bool,
 ) -> Result<Bytes> {
     let images = prepared.grids().iter().map(|g| 4 * g.image().len() as u64).sum::<u64>();
+    let outside = prepared.outside.as_ref().map_or(0, |o| o.len() as u64);
     let (mut most, mut card) = (0, 0);
     for (at, stage) in lineup.stages.iter().enumerate() {
         let whole = whole_on_card(stage, device, prepared)?;
@@ -72,7 +73,7 @@ pub(crate) fn bytes(
         let kept = if last && !prepared.is_mapped() { 0 } else { images };
         most = most.max(on_host + (images + one_hot(stage, prepared) + during).max(kept + after));
     }
-    Ok(Bytes { host: most, card })
+    Ok(Bytes { host: most + outside, card })
 }
 
 /// The shape in which a stage sees the case.

@@ -7,11 +7,12 @@ use crate::lineup::{Lineup, Previous, Stage};
 use crate::maps::Maps;
 use crate::memory::{self, Bytes};
 use crate::prepare::Prepared;
+use crate::previous::{onto_grid, straight_to};
 use crate::write::{Rules, Segmentation};
 use artifact::case::Case;
 use artifact::npz::Named;
 use artifact::prediction::{PROBABILITIES, Prediction};
-use artifact::recipe::Averaged;
+use artifact::recipe::{Averaged, FirstStage};
 use artifact::{Commit, check_replaceable, npy, previous};
 use half::f16;
 use ndarray::Array3;
@@ -190,14 +191,20 @@ impl Predictor {
             let mut maps = Maps::new(means, case, decoding);
             for (reader, stage) in self.lineup.stages.iter().enumerate() {
                 if stage.previous == Previous::Stage(at) {
-                    let grid = Grid::of(&prepared.grid(stage.ensemble.cases()).case);
-                    classes[reader] = Some(maps.classes(grid)?);
+                    let next = &prepared.grid(stage.ensemble.cases()).case;
+                    classes[reader] = Some(match self.lineup.plan.recipe.inference.first_stage {
+                        FirstStage::Straight => maps.classes(straight_to(next, case))?,
+                        FirstStage::ByImage => {
+                            let found = maps.classes(Grid::original(&case.original))?;
+                            onto_grid(found, prepared.outside.as_ref(), next, &self.lineup.plan)
+                        }
+                    });
                 }
             }
             if let (Some(target), Some(commit)) = (&prepared.next, &commit) {
                 let folds = ensemble.members.iter().map(|m| m.fold).collect();
-                let classes = maps.classes(target.grid())?;
-                target.write(commit, &ensemble.name, folds, classes.view())?;
+                let found = maps.classes(straight_to(&target.case, case))?;
+                target.write(commit, &ensemble.name, folds, found.view())?;
             }
             left -= usize::from(*counts);
             match (counts, left, commit.take_if(|_| *counts && left == 0)) {

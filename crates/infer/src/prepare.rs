@@ -22,6 +22,8 @@ pub struct Job {
     pub plan: Plan,
     /// Configurations whose preprocessed cases the networks read.
     pub configurations: Vec<String>,
+    /// Some network reads the prediction of another.
+    pub cascade: bool,
     /// Predictions of a first stage, where the networks read them from the disk.
     pub given: Option<Given>,
     /// Where predictions go for a configuration that reads them.
@@ -43,6 +45,9 @@ pub struct Prepared {
     pub provenance: Provenance,
     /// One per configuration.
     grids: Vec<Grid>,
+    /// Voxels of the crop box, plan axes and the image's spacing, that lie outside the nonzero mask, if there are any and a
+    /// first stage's classes will be resampled.
+    pub outside: Option<Array3<bool>>,
     /// Class indices of the first stage, where they were given.
     pub previous: Option<Array3<i16>>,
     /// Where the prediction also goes.
@@ -162,15 +167,17 @@ impl Job {
         let mut volume = Some(volume);
         let read = begun.elapsed();
         let begun = Instant::now();
-        let mut grids = Vec::new();
+        let (mut grids, mut outside) = (Vec::new(), None);
         for (i, name) in self.configurations.iter().enumerate() {
             let last = i + 1 == self.configurations.len();
             let image = if last { volume.take() } else { volume.clone() };
             let image = image.ok_or_else(|| Error::failed("no configuration to preprocess for"))?;
             let made = preprocess::preprocess(&unit.id, image, None, &self.plan, name)?;
             grids.push(Grid { case: made.case, image: Image::Made(made.image) });
+            outside = made.outside.filter(|_| self.cascade);
         }
-        self.finish(unit, provenance, grids, (given, files.first()), &mut apart, (read, begun))
+        let given = (given, files.first());
+        self.finish(unit, provenance, (grids, outside), given, &mut apart, (read, begun))
     }
 
     /// Adds what a first stage predicted, and where the prediction goes beside its record.
@@ -178,7 +185,7 @@ impl Job {
         &self,
         unit: &Unit,
         provenance: Provenance,
-        grids: Vec<Grid>,
+        (grids, outside): (Vec<Grid>, Option<Array3<bool>>),
         (given, image): (Option<PathBuf>, Option<&PathBuf>),
         apart: &mut Vec<Apart>,
         (read, begun): (Duration, Instant),
@@ -201,7 +208,7 @@ impl Job {
         let previous = match (&self.given, given) {
             (Some(from), Some(path)) => {
                 let image = image.map_or(Path::new("the image"), PathBuf::as_path);
-                let (map, found) = from.read(&path, case, image, &self.plan)?;
+                let (map, found) = from.read(&path, case, image, outside.as_ref(), &self.plan)?;
                 apart.extend(found);
                 Some(map)
             }
@@ -213,6 +220,7 @@ impl Job {
             record,
             provenance,
             grids,
+            outside,
             previous,
             next,
             outputs,
@@ -276,7 +284,8 @@ impl Job {
         }
         let grid = Grid { case: case.record.body.clone(), image: Image::Mapped(Box::new(case)) };
         let read = begun.elapsed();
-        let grids = vec![grid];
+        // Its nonzero mask on the image's grid is lost.
+        let grids = (vec![grid], None);
         self.finish(unit, provenance, grids, (given, None), &mut Vec::new(), (read, Instant::now()))
     }
 

@@ -49,7 +49,8 @@ impl Given {
         }
     }
 
-    /// Class indices `[z, y, x]` on the grid of `case`, plan axes; whether they lie elsewhere in space than `image`.
+    /// Class indices `[z, y, x]` on the grid of `case`, plan axes, `outside` as for [`onto_grid`]; whether they lie elsewhere
+    /// in space than `image`.
     ///
     /// # Errors
     /// If the prediction isn't the first stage's, or doesn't fit the case.
@@ -58,6 +59,7 @@ impl Given {
         path: &Path,
         case: &Case,
         image: &Path,
+        outside: Option<&Array3<bool>>,
         plan: &Plan,
     ) -> Result<(Array3<i16>, Option<Apart>)> {
         if path.ends_with(previous::RECORD) {
@@ -73,7 +75,11 @@ impl Given {
         let on = (image, &case.original.geometry);
         let (volume, apart) = reader.lay(&map, reader.read(&map)?, on)?;
         let classes = class_indices(&map, &volume, &plan.labels, None)?;
-        Ok((onto_grid(classes, case, plan), apart))
+        let Original { crop_lower: lower, crop_upper: upper, .. } = &case.original;
+        let classes = case.original.turn().view(classes);
+        let range = |axis: usize| lower[axis]..upper[axis];
+        let crop = classes.slice(s![range(0), range(1), range(2)]);
+        Ok((onto_grid(crop.to_owned(), outside, case, plan), apart))
     }
 
     fn read_previous(&self, path: &Path, case: &Case, plan: &Plan) -> Result<Array3<i16>> {
@@ -116,21 +122,35 @@ impl Given {
     }
 }
 
-/// A label map of the whole image to a preprocessed case's grid, as labels are preprocessed.
-fn onto_grid(classes: Array3<i16>, case: &Case, plan: &Plan) -> Array3<i16> {
-    let Original { crop_lower: lower, crop_upper: upper, .. } = &case.original;
-    let classes = case.original.turn().view(classes);
-    let range = |axis: usize| lower[axis]..upper[axis];
-    let rules = &plan.recipe.preprocessing;
+/// A first stage's classes in the crop box, at the image's spacing, on a preprocessed case's grid, as labels are
+/// preprocessed: where there is no class, `outside` of the nonzero mask is another label than background, −1, and takes
+/// part in the vote.
+pub fn onto_grid(
+    mut classes: Array3<i16>,
+    outside: Option<&Array3<bool>>,
+    case: &Case,
+    plan: &Plan,
+) -> Array3<i16> {
+    if let Some(outside) = outside {
+        classes.zip_mut_with(outside, |class, outside| {
+            if *class == 0 && *outside {
+                *class = -1;
+            }
+        });
+    }
     preprocess::resample::resample_label(
-        classes.slice(s![range(0), range(1), range(2)]),
+        classes.view(),
         case.original.transposed_spacing_mm(),
         case.case.spacing_mm,
         case.case.shape,
-        rules.label_order,
-        rules.label_order_coarse_axis,
-        rules.anisotropy_threshold,
+        (&plan.recipe.preprocessing).into(),
     )
+}
+
+/// Where the outputs of a network on a case's grid are wanted for a later stage's case. As in nnU-Net, the first stage's
+/// spacing alone decides whether a coarse axis goes by itself.
+pub fn straight_to(next: &Case, from: &Case) -> Grid {
+    Grid { shape: next.case.shape, spacing_mm: from.case.spacing_mm }
 }
 
 /// Where predictions go for a configuration that reads them.
@@ -226,12 +246,7 @@ impl NextStage {
 }
 
 impl Target {
-    /// The grid that the classes are wanted on.
-    pub fn grid(&self) -> Grid {
-        Grid::of(&self.case)
-    }
-
-    /// Writes the record with class indices on [`Self::grid`], beside the prediction that is in the making.
+    /// Writes the record with class indices on the grid of [`Self::case`], beside the prediction that is in the making.
     ///
     /// # Errors
     /// If something can't be written.

@@ -164,6 +164,7 @@ fn job(request: &Request, lineup: &Lineup, run: &Run, device: &str) -> Result<Jo
     Ok(Job {
         plan: lineup.plan.clone(),
         configurations: lineup.cases(),
+        cascade: lineup.stages.iter().any(|s| s.previous != Previous::None),
         given,
         next,
         out: request.out.clone(),

@@ -5,6 +5,7 @@
 mod support;
 
 use artifact::plan::{Configuration, NnunetNames, Plan};
+use artifact::recipe::LabelVote;
 use artifact::{Label, Region};
 use plan::nnunet::{self, Described};
 use serde_json::{Value, json};
@@ -297,6 +298,16 @@ fn what_nnu_net_cannot_do_is_not_exported() {
         error,
         "recipe.preprocessing.anisotropy_threshold = 2, expected 3, which nnU-Net v2 has in its code"
     );
+    let mut other = recipe("v2");
+    other.preprocessing.label_vote = LabelVote::Half;
+    let error = nnunet::export(&plan::plan(&data, &other), &names).unwrap_err();
+    assert_eq!(
+        error,
+        "recipe.preprocessing.label_vote = \"half\", expected \"largest_weight\", the only vote that nnU-Net v2 knows"
+    );
+    // Nobody votes for the nearest voxel.
+    other.preprocessing.label_order = 0;
+    assert!(nnunet::export(&plan::plan(&data, &other), &names).is_ok());
     let mut plan = plan::plan(&data, &recipe("v2"));
     plan.geometry.median_shape = None;
     let error = nnunet::export(&plan, &names).unwrap_err();

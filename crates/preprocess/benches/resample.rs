@@ -1,9 +1,10 @@
 //! `cargo bench -p preprocess`: resampling of a volume along all axes, of a label map, and where one axis is coarse.
 
+use artifact::recipe::LabelVote;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use ndarray::Array3;
-use preprocess::resample::{new_shape, resample, resample_label};
+use preprocess::resample::{LabelRules, new_shape, resample, resample_label};
 
 /// Voxels along z, y, x, and millimetres before and after.
 struct Grid {
@@ -27,6 +28,14 @@ fn image(shape: [usize; 3]) -> Array3<f32> {
     })
 }
 
+/// Recipe `v2`'s.
+const VOTE: LabelRules = LabelRules {
+    order: 1,
+    coarse_order: 0,
+    vote: LabelVote::LargestWeight,
+    anisotropy_threshold: 3.0,
+};
+
 /// Shells around a point.
 fn label(shape: [usize; 3]) -> Array3<i16> {
     Array3::from_shape_fn(shape, |(z, y, x)| {
@@ -46,7 +55,7 @@ fn bench_image(bencher: Bencher<'_, '_>, grid: &Grid) {
 fn bench_label(bencher: Bencher<'_, '_>, grid: &Grid) {
     let (x, shape) = (label(grid.shape), new_shape(grid.shape, grid.from_mm, grid.to_mm));
     let voxels = ItemsCount::new(shape.iter().product::<usize>());
-    let run = || resample_label(x.view(), grid.from_mm, grid.to_mm, shape, 1, 0, 3.0);
+    let run = || resample_label(x.view(), grid.from_mm, grid.to_mm, shape, VOTE);
     bencher.counter(voxels).bench_local(run);
 }
 

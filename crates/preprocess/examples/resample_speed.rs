@@ -3,15 +3,22 @@
 //! `resample_speed image|label IN.npy OUT.npy`: f32 or i16, `[z, y, x]`. Run by `tests/bench/resample.py`.
 #![expect(clippy::print_stdout, reason = "the figures are what this is run for")]
 
+use artifact::recipe::LabelVote;
 use artifact::{Commit, npy};
 use ndarray::Ix3;
-use preprocess::resample;
+use preprocess::resample::{self, LabelRules};
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
 const FROM: [f64; 3] = [1.0, 0.7, 0.7];
 const TO: [f64; 3] = [0.8, 0.8, 0.8];
+const VOTE: LabelRules = LabelRules {
+    order: 1,
+    coarse_order: 0,
+    vote: LabelVote::LargestWeight,
+    anisotropy_threshold: 3.0,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         let label = npy::read::<i16, Ix3>(source)?;
         let shape = resample::new_shape(label.dim().into(), FROM, TO);
-        let out = timed(|| resample::resample_label(label.view(), FROM, TO, shape, 1, 0, 3.0));
+        let out = timed(|| resample::resample_label(label.view(), FROM, TO, shape, VOTE));
         npy::encode(&out.view())
     };
     Ok(Commit::file(target, &bytes)?)

@@ -1,6 +1,7 @@
 //! One case: raw image to the arrays that training and prediction read.
 
-use crate::{Extent, foreground, normalise::normalise, resample};
+use crate::resample::{self, LabelRules};
+use crate::{Extent, foreground, normalise::normalise};
 use artifact::case::{Case, CaseInfo, FOREGROUND, IMAGE, LABEL, Original};
 use artifact::image::{Turn, Volume};
 use artifact::plan::{Configuration, Normalisation, Plan};
@@ -19,6 +20,9 @@ pub struct Preprocessed {
     pub label: Option<Array3<i16>>,
     /// Rows (class index, z, y, x); goes with the label.
     pub foreground: Option<Array2<i32>>,
+    /// Of an image without label: the voxels `[z, y, x]` of its crop box, plan axes and the image's spacing, that lie outside
+    /// the nonzero mask; none if there are none.
+    pub outside: Option<Array3<bool>>,
     /// The record.
     pub case: Case,
 }
@@ -28,7 +32,8 @@ impl Preprocessed {
     pub fn bytes(&self) -> usize {
         let label = self.label.as_ref().map_or(0, |l| l.len() * size_of::<i16>());
         let foreground = self.foreground.as_ref().map_or(0, |f| f.len() * size_of::<i32>());
-        self.image.len() * size_of::<f32>() + label + foreground
+        let outside = self.outside.as_ref().map_or(0, Array3::len);
+        self.image.len() * size_of::<f32>() + label + foreground + outside
     }
 }
 
@@ -89,6 +94,7 @@ pub fn preprocess(
         let map = if late { resampled.as_ref().unwrap_or(&cropped) } else { &cropped };
         map.iter().map(|&l| l >= 0).collect::<Vec<bool>>()
     });
+    let outside = (!labelled && cropped.iter().any(|&l| l < 0)).then(|| cropped.mapv(|l| l < 0));
     drop(cropped);
 
     let image = grid.image(channels, &region, inside.as_deref())?;
@@ -111,7 +117,8 @@ pub fn preprocess(
         spacing_mm: grid.spacing_mm,
         labelled,
     };
-    Ok(Preprocessed { image, label, foreground, case: Case { case: info, original } })
+    let case = Case { case: info, original };
+    Ok(Preprocessed { image, label, foreground, outside, case })
 }
 
 /// Writes a record (`CASE/case.toml`) with its arrays beside it, complete or not at all.
@@ -202,16 +209,8 @@ impl<'a> Grid<'a> {
     }
 
     fn label(&self, label: ArrayView3<'_, i16>) -> Array3<i16> {
-        let p = &self.plan.recipe.preprocessing;
-        resample::resample_label(
-            label,
-            self.from_mm,
-            self.spacing_mm,
-            self.shape,
-            p.label_order,
-            p.label_order_coarse_axis,
-            p.anisotropy_threshold,
-        )
+        let rules = LabelRules::from(&self.plan.recipe.preprocessing);
+        resample::resample_label(label, self.from_mm, self.spacing_mm, self.shape, rules)
     }
 
     /// Cuts `region` (plan axes) out of all channels, resamples and normalises it; `inside` is on the grid where

@@ -1,15 +1,18 @@
-//! Resampling, normalisation and whole cases against scikit-image, scipy and nnU-Net's rules (golden/make_golden.py).
+//! Resampling, normalisation and whole cases against scikit-image, scipy and nnU-Net's rules (golden/make_golden.py), label
+//! maps against nnU-Net itself (golden/make_label_votes.py).
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod support;
 
-use artifact::nifti::{Geometry, Volume};
+use artifact::nifti::{self, Geometry, Volume};
 use artifact::npy;
 use artifact::plan::{Channel, Intensity, Normalisation, Plan};
-use artifact::recipe::StepOrder;
-use ndarray::{Array3, Array4, Ix3, Ix4};
+use artifact::recipe::{LabelVote, StepOrder};
+use ndarray::{Array3, Array4, Axis, Ix1, Ix3, Ix4};
+use preprocess::resample::LabelRules;
 use preprocess::{preprocess, resample};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
@@ -77,8 +80,12 @@ fn images_resample_as_scikit_image_to_rounding() {
     }
 }
 
+fn rules(order: u8, coarse_order: u8, vote: LabelVote) -> LabelRules {
+    LabelRules { order, coarse_order, vote, anisotropy_threshold: 3.0 }
+}
+
 #[test]
-fn labels_resample_as_one_hot_scikit_image_exactly() {
+fn labels_by_half_resample_as_one_hot_scikit_image_exactly() {
     for case in cases().label {
         let x: Array3<i16> =
             npy::read::<i16, Ix3>(&golden(&format!("label_{}_in.npy", case.name))).unwrap();
@@ -89,12 +96,110 @@ fn labels_resample_as_one_hot_scikit_image_exactly() {
             case.spacing_mm,
             case.new_spacing_mm,
             expected.dim().into(),
-            case.order,
-            case.coarse_order,
-            3.0,
+            rules(case.order, case.coarse_order, LabelVote::Half),
         );
         let misses = found.iter().zip(&expected).filter(|(f, e)| f != e).count();
         assert_eq!(misses, 0, "{}: of {} voxels", case.name, expected.len());
+    }
+}
+
+#[derive(Deserialize)]
+struct Votes {
+    label: Vec<Vote>,
+}
+
+#[derive(Deserialize)]
+struct Vote {
+    shape: [usize; 3],
+    new_shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    new_spacing_mm: [f64; 3],
+    order: u8,
+    coarse_order: u8,
+}
+
+/// The next map of a file that holds one after the other.
+fn next(rest: &mut Vec<i16>, shape: [usize; 3]) -> Array3<i16> {
+    let after = rest.split_off(shape.iter().product());
+    Array3::from_shape_vec(shape, std::mem::replace(rest, after)).unwrap()
+}
+
+#[test]
+fn labels_resample_as_nnunets_exactly() {
+    let text = std::fs::read_to_string(golden("labels/cases.toml")).unwrap();
+    let cases: Votes = toml::from_str(&text).unwrap();
+    let read = |name: &str| npy::read::<i16, Ix1>(&golden(name)).unwrap().to_vec();
+    let (mut sources, mut results) = (read("labels/in.npy"), read("labels/out.npy"));
+    // Where the vote by halves, as it was once, gives another label.
+    let mut otherwise = 0;
+    for case in &cases.label {
+        let x = next(&mut sources, case.shape);
+        let expected = next(&mut results, case.new_shape);
+        let found = |vote| {
+            let rules = rules(case.order, case.coarse_order, vote);
+            let (from, to) = (case.spacing_mm, case.new_spacing_mm);
+            resample::resample_label(x.view(), from, to, case.new_shape, rules)
+        };
+        let misses =
+            |found: &Array3<i16>| found.iter().zip(&expected).filter(|(f, e)| f != e).count();
+        let (from, to) = (case.spacing_mm, case.new_spacing_mm);
+        assert_eq!(resample::new_shape(case.shape, from, to), case.new_shape);
+        let by_weight = found(LabelVote::LargestWeight);
+        assert_eq!(
+            misses(&by_weight),
+            0,
+            "{:?} to {:?}, {from:?} to {to:?} mm",
+            case.shape,
+            case.new_shape
+        );
+        otherwise += misses(&found(LabelVote::Half));
+    }
+    assert!(sources.is_empty() && results.is_empty());
+    assert!(otherwise > 5000, "the maps don't tell the votes apart: {otherwise} voxels");
+}
+
+#[derive(Deserialize)]
+struct RealLabels {
+    label: String,
+    new_spacing_mm: [f64; 3],
+    shape: [usize; 3],
+    moment: i64,
+    voxels: BTreeMap<i16, usize>,
+}
+
+fn shared_data() -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    #[expect(clippy::disallowed_methods, reason = "CI must not skip silently")]
+    let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+    assert!(!ci, "{} is missing", folder.display());
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    {
+        eprintln!("SKIPPED: {} is missing", folder.display());
+    }
+    None
+}
+
+#[test]
+fn real_maps_of_many_labels_resample_as_nnunets() {
+    let Some(shared) = shared_data() else { return };
+    let text = std::fs::read_to_string(golden("real_labels.json")).unwrap();
+    for map in serde_json::from_str::<Vec<RealLabels>>(&text).unwrap() {
+        let volume = nifti::read(&shared.join(&map.label)).unwrap();
+        let x = volume.channels.index_axis(Axis(0), 0).mapv(|v| v as i16);
+        let (from, to) = (volume.geometry.spacing_mm, map.new_spacing_mm);
+        let shape = resample::new_shape(x.dim().into(), from, to);
+        assert_eq!(shape, map.shape, "{}", map.label);
+        let rules = rules(1, 0, LabelVote::LargestWeight);
+        let found = resample::resample_label(x.view(), from, to, shape, rules);
+        let mut voxels = BTreeMap::new();
+        found.iter().for_each(|label| *voxels.entry(*label).or_insert(0) += 1);
+        assert_eq!(voxels, map.voxels, "{}", map.label);
+        let places = (0..65521).cycle();
+        let moment: i64 = found.iter().zip(places).map(|(l, place)| i64::from(*l) * place).sum();
+        assert_eq!(moment, map.moment, "{}: labels lie elsewhere", map.label);
     }
 }
 
@@ -116,6 +221,10 @@ fn plan(order: StepOrder) -> Plan {
         .collect();
     plan.geometry.transpose = [1, 0, 2];
     plan.recipe.preprocessing.order = order;
+    if order == StepOrder::NormaliseThenResample {
+        plan.recipe.preprocessing.label_order = 1;
+        plan.recipe.preprocessing.label_vote = LabelVote::LargestWeight;
+    }
     plan
 }
 

@@ -1,7 +1,7 @@
 //! What a plan can say and nnU-Net v2 can't do, so that its images, networks or labels would be others.
 
 use super::{Configuration, Network, Plan};
-use crate::recipe::{Recipe, StepOrder};
+use crate::recipe::{LabelVote, Recipe, StepOrder};
 
 /// Endings that one of nnU-Net's classes says to read.
 const ENDINGS: [&str; 3] = [".nii.gz", ".nii", ".png"];
@@ -34,6 +34,12 @@ fn steps(recipe: &Recipe) -> Result<(), String> {
         let found = "\"resample_then_normalise\"";
         return Err(format!(
             "recipe.preprocessing.order = {found}, expected \"normalise_then_resample\", the only order that nnU-Net v2 knows"
+        ));
+    }
+    if p.label_order == 1 && p.label_vote == LabelVote::Half {
+        let found = "\"half\"";
+        return Err(format!(
+            "recipe.preprocessing.label_vote = {found}, expected \"largest_weight\", the only vote that nnU-Net v2 knows"
         ));
     }
     if p.anisotropy_threshold != 3.0 {

@@ -3,12 +3,24 @@
 use super::Range;
 use serde::{Deserialize, Serialize};
 
+/// How many samples of a batch a share of it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShareOf {
+    /// What is left when the others, `batch × (1 − share)`, are rounded, halves to even; none of a batch of 1. nnU-Net v2.
+    Rounded,
+    /// The fewest that are more than `batch × share`. The paper.
+    MoreThan,
+}
+
 /// Which patches are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
-    /// Share of the batch that must show foreground: the last `round(batch × fraction)` samples, at least one.
+    /// Share of the batch that must show foreground, its last samples; 0: none.
     pub foreground_fraction: f64,
+    /// How many samples that is.
+    pub foreground_count: ShareOf,
 }
 
 /// How patches are changed. Probabilities are per sample.

@@ -12,6 +12,18 @@ pub enum Averaged {
     Logits,
 }
 
+/// How a first stage's classes reach the second stage's grid when both predict an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstStage {
+    /// As a label map on the image's own grid, which is then preprocessed as the image is. nnU-Net, whose stages hand files
+    /// to each other.
+    ByImage,
+    /// The network's outputs are resampled to the second stage's grid, and decided there: what maps for training are made by,
+    /// in nnU-Net too.
+    Straight,
+}
+
 /// Sliding-window prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +44,8 @@ pub struct Inference {
     pub resample_order: u8,
     /// The same along the coarse axis of an anisotropic case.
     pub resample_order_coarse_axis: u8,
+    /// Cascades: the way from the first stage to the second.
+    pub first_stage: FirstStage,
 }
 
 /// By what `nnu-postprocess fit` and `select` decide which components stay.

@@ -12,6 +12,17 @@ pub enum StepOrder {
     NormaliseThenResample,
 }
 
+/// Which label a voxel between several takes, each with the weight of its linearly interpolated one-hot map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelVote {
+    /// That of the largest weight; of equal ones the nearest voxel's, or the smallest if that is not among them. nnU-Net
+    /// v2 with batchgenerators 0.25.5.
+    LargestWeight,
+    /// The largest label with at least one half; 0 where none has, as where three labels meet. The code of 2019.
+    Half,
+}
+
 /// Rules of `nnu-preprocess`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,8 +33,10 @@ pub struct Preprocessing {
     pub image_order: u8,
     /// Spline order for images along the coarse axis of an anisotropic case.
     pub image_order_coarse_axis: u8,
-    /// Spline order for one-hot labels (1 with threshold 0.5; 0 = nearest neighbour).
+    /// Spline order for one-hot labels; 0 = nearest neighbour.
     pub label_order: u8,
+    /// Who wins with order 1.
+    pub label_vote: LabelVote,
     /// The same along the coarse axis.
     pub label_order_coarse_axis: u8,
     /// The coarse axis is resampled separately above this spacing ratio.

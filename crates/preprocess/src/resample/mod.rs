@@ -1,6 +1,6 @@
 //! Resampling of images and label maps to another spacing, as nnU-Net does it.
 //!
-//! Images: cubic splines; label maps: one-hot, linear, one half wins. If voxels are much longer along one axis than
+//! Images: cubic splines; label maps: nearest voxel, or one-hot, linear, with a rule for who wins. If voxels are much longer along one axis than
 //! along the others, planes across that axis are resampled first and the axis itself by a lower order: interpolating
 //! between distant slices invents anatomy.
 
@@ -9,7 +9,9 @@ mod image;
 mod label;
 mod level;
 
+use artifact::recipe::{LabelVote, Preprocessing};
 use axis::Order;
+use label::Winner;
 use ndarray::{Array3, ArrayView3, ArrayViewMut3};
 
 /// Shape at the new spacing: `round(spacing / new_spacing × shape)`, halves to even as Python rounds, at least 1.
@@ -129,8 +131,33 @@ pub fn working_bytes(
     slab.saturating_add(turned.saturating_mul(size_of::<f32>()))
 }
 
-/// A label map `[z, y, x]` on a new grid: of the labels whose linearly interpolated one-hot map is at least one half,
-/// the largest; 0 where there's none. Order 0 takes the nearest voxel. Rules for a coarse axis as in [`resample`].
+/// How label maps are resampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LabelRules {
+    /// 0 nearest voxel, 1 one-hot maps interpolated linearly.
+    pub order: u8,
+    /// The same along a coarse axis that is resampled on its own.
+    pub coarse_order: u8,
+    /// Who wins with order 1.
+    pub vote: LabelVote,
+    /// As in [`coarse_axis`].
+    pub anisotropy_threshold: f64,
+}
+
+impl From<&Preprocessing> for LabelRules {
+    fn from(recipe: &Preprocessing) -> Self {
+        Self {
+            order: recipe.label_order,
+            coarse_order: recipe.label_order_coarse_axis,
+            vote: recipe.label_vote,
+            anisotropy_threshold: recipe.anisotropy_threshold,
+        }
+    }
+}
+
+/// A label map `[z, y, x]` on a new grid. Order 0 takes the nearest voxel, order 1 lets the labels around a voxel vote
+/// with their linear weights. −1 is a label like any other. Rules for a coarse axis as in [`resample`]; along one with
+/// order 1 a label needs more than one half, and where none has it is 0, whatever the vote says: nnU-Net's rule.
 ///
 /// # Panics
 /// If an order is not 0 or 1.
@@ -139,10 +166,9 @@ pub fn resample_label(
     spacing_mm: [f64; 3],
     new_spacing_mm: [f64; 3],
     new_shape: [usize; 3],
-    order: u8,
-    coarse_order: u8,
-    anisotropy_threshold: f64,
+    rules: LabelRules,
 ) -> Array3<i16> {
+    let LabelRules { order, coarse_order, vote, anisotropy_threshold } = rules;
     assert!(
         order <= 1 && coarse_order <= 1,
         "label order {order}, {coarse_order}, expected 0 or 1"
@@ -152,16 +178,17 @@ pub fn resample_label(
     if shape == new_shape {
         return x.as_standard_layout().into_owned();
     }
+    let winner = Winner::from(vote);
     let Some(coarse) = coarse_axis(spacing_mm, new_spacing_mm, anisotropy_threshold) else {
-        return label::resize(x, new_shape, order);
+        return label::resize(x, new_shape, order, winner);
     };
     let mut between = new_shape;
     between[coarse] = shape[coarse];
-    let planes = label::resize(x, between, order);
+    let planes = label::resize(x, between, order, winner);
     if shape[coarse] == new_shape[coarse] {
         return planes;
     }
-    label::resize(planes.view(), new_shape, coarse_order)
+    label::resize(planes.view(), new_shape, coarse_order, Winner::MoreThanHalf)
 }
 
 /// Where a voxel along an axis takes its value from.

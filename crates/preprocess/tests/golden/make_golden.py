@@ -1,15 +1,19 @@
 """Makes the golden arrays of this folder: python make_golden.py
 
-Resampling is scikit-image's and scipy's; which axis is treated separately, how label maps vote and how intensities are
-normalised is written out here from nnU-Net's published rules. Everything in float64. Versions: PROVENANCE.toml.
+Resampling is scikit-image's and scipy's, the vote by largest weight batchgenerators'; which axis is treated separately,
+how label maps vote by halves and how intensities are normalised is written out here from nnU-Net's published rules.
+Everything in float64. Versions: PROVENANCE.toml. nnU-Net's own label maps: make_label_votes.py.
 """
 
 import hashlib
 import pathlib
+from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import scipy
 import skimage
+from batchgenerators.augmentations.utils import resize_segmentation
 from scipy.ndimage import binary_fill_holes, map_coordinates
 from skimage.transform import resize
 
@@ -71,18 +75,21 @@ def scale(x, shape, order):
     return resize(x, shape, order, mode="edge", anti_aliasing=False)
 
 
-def label_of_maps(maps, labels, shape):
+def half(maps, labels, shape):
+    """The largest label with one half; 0 where none has."""
     out = np.zeros(shape, np.int16)
     for m, label in zip(maps, labels):
         out[m >= 0.5] = label
     return out
 
 
-def scale_label(x, shape, order):
+def scale_label(x, shape, order, vote):
     if order == 0:
         return scale(x.astype(float), shape, 0).astype(np.int16)
+    if vote == "largest_weight":
+        return resize_segmentation(x, shape, order)
     labels = np.unique(x)
-    return label_of_maps((scale((x == l).astype(float), shape, order) for l in labels), labels, shape)
+    return half((scale((x == l).astype(float), shape, order) for l in labels), labels, shape)
 
 
 def along(x, axis, n, order):
@@ -95,11 +102,12 @@ def along(x, axis, n, order):
     return map_coordinates(x, grid, order=order, mode="nearest")
 
 
-def resample(x, spacing, new_spacing, order, coarse_order, is_label):
+def resample(x, spacing, new_spacing, order, coarse_order, vote=None):
+    """A label map if there is a vote."""
     target = new_shape(x.shape, spacing, new_spacing)
     if target == x.shape:
         return x
-    plane = scale_label if is_label else scale
+    plane = partial(scale_label, vote=vote) if vote else scale
     axis = coarse_axis(spacing, new_spacing)
     if axis is None:
         return plane(x, target, order)
@@ -108,11 +116,14 @@ def resample(x, spacing, new_spacing, order, coarse_order, is_label):
     x = np.stack(planes, axis=axis)
     if x.shape == target:
         return x
-    if not is_label or coarse_order == 0:
+    if not vote or coarse_order == 0:
         return along(x, axis, target[axis], coarse_order)
     labels = np.unique(x)
-    maps = (along((x == l).astype(float), axis, target[axis], coarse_order) for l in labels)
-    return label_of_maps(maps, labels, target)
+    out = np.zeros(target, np.int16)
+    for l in labels:
+        # Of halves, numpy rounds this one down.
+        out[np.round(along((x == l).astype(float), axis, target[axis], coarse_order)) > 0.5] = l
+    return out
 
 
 def normalise(x, scheme, intensity, inside):
@@ -164,14 +175,14 @@ def whole_case(image, label, resample_first):
     image, label, mask = image[(slice(None),) + box], label[box].copy(), mask[box]
     label[(label == 0) & ~mask] = -1
     channels = list(image)
-    to = lambda x, o, l: resample(x, spacing, TARGET, o, 0, l)
+    to = lambda x, o, vote=None: resample(x, spacing, TARGET, o, 0, vote)
     if resample_first:
-        channels = [to(c, 3, False).astype(np.float32).astype(float) for c in channels]
-        label = to(label, 1, True)
+        channels = [to(c, 3).astype(np.float32).astype(float) for c in channels]
+        label = to(label, 0, "half")
         return np.stack([normalise(c, s, INTENSITY, label >= 0) for c, s in zip(channels, SCHEMES)]), label
     channels = [normalise(c, s, INTENSITY, label >= 0) for c, s in zip(channels, SCHEMES)]
     channels = [c.astype(np.float32).astype(float) for c in channels]
-    return np.stack([to(c, 3, False) for c in channels]), to(label, 1, True)
+    return np.stack([to(c, 3) for c in channels]), to(label, 1, "largest_weight")
 
 
 def main():
@@ -192,7 +203,7 @@ def main():
 
     for name, shape, spacing, new_spacing, order, coarse_order in IMAGES:
         x = rng.normal(100, 50, shape).astype(np.float32)
-        y = resample(x.astype(float), spacing, new_spacing, order, coarse_order, False)
+        y = resample(x.astype(float), spacing, new_spacing, order, coarse_order)
         save(f"image_{name}_in.npy", x)
         save(f"image_{name}_out.npy", y.astype(float))
         describe("image", name, spacing, new_spacing, order, coarse_order)
@@ -205,7 +216,7 @@ def main():
         noise = rng.random(shape) < 0.15
         x = np.where(noise, rng.integers(-1, 4, shape), x).astype(np.int16)
         save(f"label_{name}_in.npy", x)
-        save(f"label_{name}_out.npy", resample(x, spacing, new_spacing, order, coarse_order, True))
+        save(f"label_{name}_out.npy", resample(x, spacing, new_spacing, order, coarse_order, "half"))
         describe("label", name, spacing, new_spacing, order, coarse_order)
     image, label = raw_case(rng)
     save("case_image.npy", image)
@@ -219,7 +230,8 @@ def main():
     head = [
         "# Written by make_golden.py.", 'made_by = "make_golden.py"', f"seed = {SEED}", "", "[with]",
         f'numpy = "{np.__version__}"', f'scipy = "{scipy.__version__}"',
-        f'scikit-image = "{skimage.__version__}"', "", "[sha256]",
+        f'scikit-image = "{skimage.__version__}"',
+        f'batchgenerators = "{version("batchgenerators")}"', "", "[sha256]",
     ]
     head += [f'"{n}" = "{h}"' for n, h in files.items()]
     (HERE / "PROVENANCE.toml").write_text("\n".join(head) + "\n")
