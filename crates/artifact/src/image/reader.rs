@@ -76,7 +76,6 @@ impl Reader {
     }
 
     /// Whether it's the default, which records leave out.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
