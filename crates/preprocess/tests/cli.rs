@@ -378,7 +378,7 @@ fn a_label_on_another_grid_is_refused() {
         &ended,
         3,
         &[
-            "nnu-preprocess: error: case a: data/labelsTr/a.nii.gz: shape [12, 16, 13], expected [12, 16, 14] (z, y, x) as the image",
+            "nnu-preprocess: error: case a: data/labelsTr/a.nii.gz: shape [12, 16, 13], expected [12, 16, 14] (z, y, x) as in data/imagesTr/a_0000.nii.gz",
             "nnu-preprocess: error: 1 of 1 cases failed: a",
         ],
     );
