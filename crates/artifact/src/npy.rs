@@ -187,7 +187,7 @@ pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<(NpyHeader, Option<usiz
 pub(crate) fn data_offset(path: &Path, bytes: &[u8]) -> Result<usize> {
     let broken = |what: &str| Error::input(path, format!("not a .npy file: {what}"));
     if bytes.len() < PREFIX || &bytes[..6] != b"\x93NUMPY" {
-        return Err(match file::foreign(bytes) {
+        return Err(match file::foreign(bytes).filter(|_| !bytes.starts_with(b"\x93NUM")) {
             Some(found) => broken(&format!("is {}", found.name)).hint(found.hint),
             None => broken("does not begin with the magic bytes"),
         });

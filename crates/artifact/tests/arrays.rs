@@ -60,7 +60,7 @@ fn lying_and_broken_npy_headers_are_refused_with_one_line() {
     };
     let good = header("<f4", "False", "(2,)");
     let cases: [(Vec<u8>, &str); 13] = [
-        (b"".to_vec(), "not a .npy file: does not begin with the magic bytes"),
+        (b"".to_vec(), "not a .npy file: is empty"),
         (b"\x93NUM".to_vec(), "not a .npy file: does not begin with the magic bytes"),
         (raw(2, &good, &[0; 8]), "not a .npy file: version 2, expected 1"),
         (raw(1, &good, &[0; 7]), "holds 7 bytes of data, but its header says <f4 [2]"),

@@ -349,3 +349,49 @@ fn label_maps_that_nobody_lists_have_no_twins_either() {
     assert_eq!(error.path, at.join("labelsTr/stray.nii"));
     assert!(error.message.contains("stray.nii.gz"), "{error}");
 }
+
+/// Names of any bytes are no ids, and no other file's name either.
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_are_refused_under_their_own_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1},
+        "numTraining": 1, "file_ending": ".nii"}"#;
+    let put = |name: &str, bytes: &[u8]| {
+        artifact::Commit::file(&folder.path().join(name), bytes).unwrap();
+    };
+    put("dataset.json", text.as_bytes());
+    let named = |bytes: &[u8]| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_path_buf();
+    for part in ["imagesTr", "labelsTr"] {
+        std::fs::create_dir(folder.path().join(part)).unwrap();
+    }
+    let golden =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nifti").join(name);
+    let volume = std::fs::read(golden("type_little_f8.nii")).unwrap();
+    put("imagesTr/a_0000.nii", &volume);
+    put("labelsTr/a.nii", &volume);
+    // Hidden files are nobody's.
+    std::fs::copy(
+        folder.path().join("labelsTr/a.nii"),
+        folder.path().join(named(b"imagesTr/.\xff")),
+    )
+    .unwrap();
+    assert_eq!(Dataset::load(folder.path()).unwrap().training.len(), 1);
+    let odd = folder.path().join(named(b"imagesTr/b\xff_0000.nii"));
+    std::fs::copy(folder.path().join("labelsTr/a.nii"), &odd).unwrap();
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert_eq!(error.path, odd);
+    assert!(error.message.starts_with("has a name that is not UTF-8"), "{error}");
+    // By its path it is read like any other, pairs included.
+    assert_eq!(
+        artifact::nifti::read(&odd).unwrap(),
+        artifact::nifti::read(&folder.path().join("labelsTr/a.nii")).unwrap()
+    );
+    let pair = [(b"p\xff.hdr".as_slice(), "pair.hdr"), (b"p\xff.img", "pair.img")];
+    for (to, from) in pair {
+        std::fs::copy(golden(from), folder.path().join(named(to))).unwrap();
+    }
+    let read = artifact::nifti::read(&folder.path().join(named(b"p\xff.img"))).unwrap();
+    assert_eq!(read, artifact::nifti::read(&golden("pair.hdr")).unwrap());
+}

@@ -30,11 +30,16 @@ pub enum Source {
 /// If two of the files are the same but for their endings.
 pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Result<Unit> {
     check_distinct(files)?;
-    let name = files.first().and_then(|f| f.file_name()).unwrap_or_default().to_string_lossy();
-    let stem = split_ending(&name).map_or(&*name, |(stem, _)| stem);
-    let own =
-        split_channel(stem).filter(|(_, channel)| *channel == 0).map_or(stem, |(case, _)| case);
-    Ok(Unit { id: id.unwrap_or(own).into(), source: Source::Images(files.into()) })
+    let id = match (id, files.first()) {
+        (Some(id), _) => id,
+        (None, Some(first)) => {
+            let name = artifact::name::of(first).map_err(|e| e.hint("say --id ID"))?;
+            let stem = split_ending(name).map_or(name, |(stem, _)| stem);
+            split_channel(stem).filter(|(_, channel)| *channel == 0).map_or(stem, |(case, _)| case)
+        }
+        (None, None) => "",
+    };
+    Ok(Unit { id: id.into(), source: Source::Images(files.into()) })
 }
 
 /// The images of a folder, by id: those with the wanted ids, or all. `channels` is how many the plan has. See
@@ -117,9 +122,9 @@ fn list(folder: &Path) -> Result<Vec<String>> {
     let fail = |e| Error::io(folder, "read this folder", &e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
-            names.push(name);
+        let name = entry.map_err(fail)?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") {
+            names.push(artifact::name::in_folder(folder, name)?);
         }
     }
     names.sort();

@@ -4,9 +4,10 @@
 //! number, or whose case has no channel 0, is an image by itself. Hidden files and macOS's `._` companions are no images. A
 //! pair `.hdr`, `.img` is one image. Two files that lead to the same image are an error: none of them is the better one.
 
-use super::split_ending;
+use super::{ENDINGS, split_ending};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The images of a folder by name.
@@ -35,10 +36,13 @@ impl Folder {
         let fail = |e| Error::io(path, "read this folder", &e);
         let mut images = BTreeMap::<String, Vec<String>>::new();
         for entry in std::fs::read_dir(path).map_err(fail)? {
-            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-            let known = split_ending(&name).filter(|(stem, _)| !stem.starts_with('.'));
-            if let Some((stem, _)) = known {
-                images.entry(stem.into()).or_default().push(name);
+            let name = entry.map_err(fail)?.file_name();
+            // Hidden files and those of other kinds may be called what they like.
+            let hidden = name.as_encoded_bytes().starts_with(b".");
+            if !hidden && stem_bytes(&name).is_some() {
+                let name = crate::name::in_folder(path, name)?;
+                let stem = split_ending(&name).map_or("", |(stem, _)| stem).to_string();
+                images.entry(stem).or_default().push(name);
             }
         }
         for names in images.values_mut() {
@@ -120,14 +124,19 @@ pub fn split_channel(name: &str) -> Option<(&str, usize)> {
     Some((case, digits.parse().ok().filter(|_| number && !case.is_empty())?))
 }
 
+/// [`split_ending`]'s first part of names that need not be text.
+fn stem_bytes(name: &OsStr) -> Option<&[u8]> {
+    ENDINGS.iter().find_map(|ending| name.as_encoded_bytes().strip_suffix(ending.as_bytes()))
+}
+
 /// The error of files that the caller names one by one, if two of them are the same image.
 ///
 /// # Errors
 /// Names the first two files of one folder that are the same but for their endings, or the same altogether.
 pub fn check_distinct(files: &[PathBuf]) -> Result<()> {
     let key = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = split_ending(&name).map_or(name.as_str(), |(stem, _)| stem).to_string();
+        let name = file.file_name().unwrap_or_default();
+        let stem = stem_bytes(name).unwrap_or(name.as_encoded_bytes()).to_vec();
         (file.parent().map(Path::to_path_buf), stem)
     };
     let mut seen = BTreeMap::new();

@@ -92,6 +92,8 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     if done()? {
         return show();
     }
+    let csv = args.out.with_extension("csv");
+    let csv = artifact::name::of(&csv)?;
     let mut commit = Commit::begin(&args.out)?;
     // Another program may have made it meanwhile.
     if done()? {
@@ -110,9 +112,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     }
     let scores = counted.iter().map(|(counts, voxel_ml)| counts.scores(&scheme, *voxel_ml));
     let summary = summarise(&scheme, cases.iter().map(|c| c.id.clone()).zip(scores).collect());
-    let csv = args.out.with_extension("csv");
-    let csv = csv.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    commit.bytes(&csv, table::csv(&summary).as_bytes())?;
+    commit.bytes(csv, table::csv(&summary).as_bytes())?;
     commit.finish(&provenance, &summary)?;
     run.info(format!("{} written, {csv} beside it", args.out.display()));
     if let Some(folder) = &args.overlays {
