@@ -23,7 +23,7 @@ const END_64_SIZE: u64 = 56;
 /// Bytes of an entry without a name.
 const LEAST_ENTRY: u64 = 46;
 
-/// An open file; nothing in front of `floor` can be read.
+/// An open file; ends of archives in front of `floor` can't be seen.
 #[derive(Debug)]
 pub struct Reader {
     file: BufReader<File>,
@@ -33,13 +33,26 @@ pub struct Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        if self.at < self.floor.load(Relaxed) {
-            return Err(Error::new(
-                ErrorKind::InvalidData,
-                "a directory that isn't where it should be",
-            ));
+        let floor = self.floor.load(Relaxed);
+        if self.at >= floor {
+            let read = self.file.read(buffer)?;
+            self.at += read as u64;
+            return Ok(read);
         }
-        let read = self.file.read(buffer)?;
+        // The whole of what is asked for, so that no end lies between two pieces of it.
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.file.read(&mut buffer[read..]) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let hidden = usize::try_from(floor - self.at).unwrap_or(usize::MAX).min(read);
+        while let Some(end) = buffer[..hidden].windows(END.len()).position(|w| w == END) {
+            buffer[end] = 0;
+        }
         self.at += read as u64;
         Ok(read)
     }
