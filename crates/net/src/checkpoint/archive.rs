@@ -6,7 +6,6 @@ use artifact::archive::Reader;
 use artifact::{Error, Result};
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
