@@ -151,6 +151,19 @@ fn each_fault_has_its_own_line() {
         let found = found.replace("1.7999999523162842", "1.8").replace("3.200000047683716", "3.2");
         assert_eq!(found, expected);
     }
+    // Sizes of NIfTI-2 that are above 0 as stored, but nothing in millimetres, or without end.
+    let wide = golden("nifti2_little.nii");
+    for (size, unit) in [(5e-324f64, 3i32), (1e308, 1)] {
+        let mut bytes = wide.clone();
+        bytes[112..120].copy_from_slice(&size.to_le_bytes());
+        bytes[344..352].fill(0);
+        bytes[500..504].copy_from_slice(&unit.to_le_bytes());
+        let found = refusal(folder, "size.nii", &bytes);
+        assert!(
+            found.starts_with("has spacing [") && found.ends_with("expected positive numbers"),
+            "{found}"
+        );
+    }
     let mut half = golden("pair.hdr");
     assert_eq!(
         refusal(folder, "half.hdr", &half),

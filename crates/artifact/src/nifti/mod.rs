@@ -135,6 +135,11 @@ impl Geometry {
         let placement = orientation::place_by(reader, header)?;
         let ([x, y, z], _) = header.extents();
         let [sx, sy, sz] = placement.spacing;
+        // Sizes of any number of digits, in columns whose squares are 0, or in units that leave nothing of them.
+        if !placement.spacing.iter().all(|s| s.is_finite() && *s > 0.0) {
+            let spacing = placement.spacing;
+            return Err(format!("has spacing {spacing:?} mm (x, y, z), expected positive numbers"));
+        }
         Ok(Self {
             shape: [z, y, x],
             spacing_mm: [sz, sy, sx],
