@@ -13,18 +13,18 @@ export RUSTC_BOOTSTRAP=1
 command -v cargo-fuzz > /dev/null || { echo "cargo install cargo-fuzz first"; exit 2; }
 fuzz=(--fuzz-dir tests/fuzz --features libfuzzer --sanitizer "$sanitizer")
 out=target/fuzz; mkdir -p "$out/logs" "$out/artifacts"
-cargo run -q -p fuzz --bin fuzz-seeds -- "$out/seeds"
-cargo fuzz build "${fuzz[@]}"
+for t in "${targets[@]}"; do cargo fuzz build "${fuzz[@]}" "$t"; done
 each=$((minutes * 60 / ${#targets[@]}))
 for t in "${targets[@]}"; do
   mkdir -p "$out/corpus/$t" "$out/artifacts/$t"
   # One process after the other as long as time is left: a finding ends one, the next goes on.
   end=$((SECONDS + each)); : > "$out/logs/$t"
   while left=$((end - SECONDS)); [ "$left" -gt 1 ]; do
-    cargo fuzz run "${fuzz[@]}" "$t" "$out/corpus/$t" "$out/seeds/$t" -- -max_total_time="$left" -timeout=10 \
+    cargo fuzz run "${fuzz[@]}" "$t" "$out/corpus/$t" -- -max_total_time="$left" -timeout=10 \
       -rss_limit_mb=2048 -max_len=16384 -artifact_prefix="$out/artifacts/$t/" -print_final_stats=1 >> "$out/logs/$t" 2>&1 || true
   done
-  rm -rf /dev/shm/nnu-fuzz-*
+  # Scratch folders of processes that are gone.
+  for scratch in /dev/shm/nnu-fuzz-*; do [ -d "/proc/${scratch##*-}" ] || rm -rf "$scratch"; done
 done
 printf '| target | inputs | inputs/s | findings | slowest |\n|---|---|---|---|---|\n'
 for t in "${targets[@]}"; do

@@ -1,2 +1,3 @@
+//! The target `augment` for libFuzzer.
 #![no_main]
 fuzz::target!(augment);

@@ -1,2 +1,3 @@
+//! The target `case` for libFuzzer.
 #![no_main]
 fuzz::target!(case);

@@ -1,2 +1,3 @@
+//! The target `dataset` for libFuzzer.
 #![no_main]
 fuzz::target!(dataset);

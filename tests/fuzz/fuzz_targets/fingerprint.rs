@@ -1,2 +1,3 @@
+//! The target `fingerprint` for libFuzzer.
 #![no_main]
 fuzz::target!(fingerprint);

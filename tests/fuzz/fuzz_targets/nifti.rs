@@ -1,2 +1,3 @@
+//! The target `nifti` for libFuzzer.
 #![no_main]
 fuzz::target!(nifti);

@@ -1,2 +1,3 @@
+//! The target `npy` for libFuzzer.
 #![no_main]
 fuzz::target!(npy);

@@ -1,2 +1,3 @@
+//! The target `npz` for libFuzzer.
 #![no_main]
 fuzz::target!(npz);

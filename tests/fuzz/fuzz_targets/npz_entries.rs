@@ -1,2 +1,3 @@
+//! The target `npz_entries` for libFuzzer.
 #![no_main]
 fuzz::target!(npz_entries);

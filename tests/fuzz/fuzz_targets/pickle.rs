@@ -1,2 +1,3 @@
+//! The target `pickle` for libFuzzer.
 #![no_main]
 fuzz::target!(pickle);

@@ -1,2 +1,3 @@
+//! The target `plans` for libFuzzer.
 #![no_main]
 fuzz::target!(plans);

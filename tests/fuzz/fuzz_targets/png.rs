@@ -1,2 +1,3 @@
+//! The target `png` for libFuzzer.
 #![no_main]
 fuzz::target!(png);

@@ -1,2 +1,3 @@
+//! The target `prediction` for libFuzzer.
 #![no_main]
 fuzz::target!(prediction);

@@ -1,2 +1,3 @@
+//! The target `preprocess` for libFuzzer.
 #![no_main]
 fuzz::target!(preprocess);

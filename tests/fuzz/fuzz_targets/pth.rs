@@ -1,2 +1,3 @@
+//! The target `pth` for libFuzzer.
 #![no_main]
 fuzz::target!(pth);

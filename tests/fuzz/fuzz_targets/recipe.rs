@@ -1,2 +1,3 @@
+//! The target `recipe` for libFuzzer.
 #![no_main]
 fuzz::target!(recipe);

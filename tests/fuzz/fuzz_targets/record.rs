@@ -1,2 +1,3 @@
+//! The target `record` for libFuzzer.
 #![no_main]
 fuzz::target!(record);

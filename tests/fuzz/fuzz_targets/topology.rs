@@ -1,2 +1,3 @@
+//! The target `topology` for libFuzzer.
 #![no_main]
 fuzz::target!(topology);

@@ -4,6 +4,9 @@
 //! or hold more memory than [`meter::allowed`]. `fuzz_targets/` gives the same functions to libFuzzer, `tests/fixed.rs`
 //! runs them over seeds and fixed mutations of them in each `cargo test`. `README.md` says how to run either.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 pub mod meter;
 pub mod mutate;
 mod repair;
@@ -61,6 +64,20 @@ impl Target {
         TARGETS.iter().find(|t| t.name == name).expect("a target of this name")
     }
 
+    /// Writes the seeds into the corpus that a fuzzer's arguments name first, if that is an empty folder.
+    ///
+    /// # Panics
+    /// If they can't be written.
+    pub fn begin(&self, arguments: impl Iterator<Item = OsString>) {
+        let corpus = arguments.skip(1).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+        let Some(corpus) = corpus.map(PathBuf::from) else { return };
+        if std::fs::read_dir(&corpus).is_ok_and(|mut entries| entries.next().is_none()) {
+            for (i, seed) in (self.seeds)().iter().enumerate() {
+                scratch::put(&corpus.join(format!("seed-{i:03}")), seed);
+            }
+        }
+    }
+
     /// Runs it under the meter.
     ///
     /// # Panics
@@ -74,8 +91,11 @@ impl Target {
 #[macro_export]
 macro_rules! target {
     ($name:ident) => {
-        libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-            $crate::Target::named(stringify!($name)).run_metered(data);
-        });
+        libfuzzer_sys::fuzz_target!(
+            init: $crate::Target::named(stringify!($name)).begin(std::env::args_os()),
+            |data: &[u8]| {
+                $crate::Target::named(stringify!($name)).run_metered(data);
+            }
+        );
     };
 }
