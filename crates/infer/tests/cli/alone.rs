@@ -69,6 +69,7 @@ fn a_panic_while_a_case_is_prepared_is_that_case_s_failure() {
         configurations: vec!["3d_fullres".into()],
         given: None,
         next: None,
+        cascade: false,
         out: world.path("out"),
         provenance: Provenance::default(),
         outputs: stage::Outputs::new("infer", true),
