@@ -100,7 +100,7 @@ fn files_of_one_channel_are_refused_and_missing_ones_named() {
     let twice = "--image two/a_0000.nii.gz --image two/a_0000.nii.gz";
     let error = world.fails(&format!("--model fold_0 {twice} --out out"), 3);
     assert!(error.contains("are both the same channel"), "{error}");
-    assert!(!world.path("out").exists());
+    assert!(!world.path("out/a").exists());
 }
 
 /// Voxel orders of the image's two channels; the first keeps it as it is.
