@@ -46,13 +46,16 @@ pub fn path(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:06}")).join("batch.toml")
 }
 
-/// Numbers of all batches in the spool at `folder`, sorted, wherever some are missing between them.
+/// Numbers of all batches in the spool at `folder`, sorted, wherever some are missing between them; none if it isn't there.
 ///
 /// # Errors
 /// If the folder can't be read.
 pub fn numbers(folder: &Path) -> Result<Vec<usize>> {
     let fail = |e| Error::io(folder, "read this spool", &e);
     let mut numbers = Vec::new();
+    if !folder.is_dir() {
+        return Ok(numbers);
+    }
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
         // A number in any other way of writing is no batch's.

@@ -251,7 +251,10 @@ pub fn check_replaceable<T: Kind>(path: &Path) -> Result<()> {
         Ok(_) => {
             return Err(Error::input(path, format!("is no file, expected a {}", T::KIND)));
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        // Whether the folder can be made is asked when it is.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
         Err(e) => return Err(fail(e)),
     }
     // The header stands at the top; what else is there may be of any size.

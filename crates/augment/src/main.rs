@@ -56,8 +56,7 @@ fn write_spool(
     batches: usize,
     provenance: &Provenance,
 ) -> Result<()> {
-    let there = if folder.is_dir() { batch::numbers(folder)? } else { Vec::new() };
-    if let Some(more) = there.into_iter().find(|number| *number >= batches) {
+    if let Some(more) = batch::numbers(folder)?.into_iter().find(|number| *number >= batches) {
         run.warn(format!(
             "{}: holds batch {more:06} of an earlier call, beyond the {batches} asked for; nnu-train would use it too",
             folder.display()

@@ -313,7 +313,9 @@ fn cases_and_predictions_that_were_changed_are_refused() {
         let folder = project();
         let file = folder.path().join("cases/case_1").join(name);
         let mut bytes = std::fs::read(&file).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
+        // The least bit of the last number: it stays one that could be there.
+        let last = bytes.len() - if name == "label.npy" { 2 } else { 4 };
+        bytes[last] ^= 1;
         Commit::file(&file, &bytes).unwrap();
         for what in [&SPOOL[..], &["--preview", "sheet.png"]] {
             let output = augment(folder.path(), what);

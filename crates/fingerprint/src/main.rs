@@ -61,8 +61,8 @@ fn main() -> ExitCode {
             let hash = content_hash(&args.dataset, &dataset).unwrap_or_default();
             run.up_to_date::<Fingerprint>(out, &provenance(hash))
         };
-        let asked = args.out.as_ref().filter(|out| !run.force() && out.exists());
-        if asked.map(done).transpose()?.unwrap_or(false) {
+        let asked = args.out.as_ref().filter(|_| !run.force());
+        if asked.filter(|out| out.exists()).map(done).transpose()?.unwrap_or(false) {
             return Ok(());
         }
         // Asks whether the output can be written before the work, not after it.

@@ -221,7 +221,7 @@ mod tests {
     fn outputs_that_are_not_there_yet_are_compared_too() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
-        std::fs::create_dir(at("d")).unwrap();
+        fs::create_dir(at("d")).unwrap();
         std::os::unix::fs::symlink(at("d"), at("link")).unwrap();
         for (one, other) in [
             ("d/splits.toml", "d/splits.toml"),
