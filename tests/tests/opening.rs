@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// Where a file is opened otherwise, and why it may be.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("crates/artifact/src/file.rs", "the place"),
     ("crates/artifact/src/commit.rs", "outputs"),
+    ("crates/artifact/src/lock.rs", "locks beside outputs, /proc"),
     ("crates/net/src/bench.rs", "/proc"),
     ("crates/stage/src/memory.rs", "/proc"),
     ("crates/stage/src/run.rs", "/proc"),
