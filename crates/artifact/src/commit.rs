@@ -10,7 +10,7 @@ use crate::{Error, Result, hash_bytes, npy};
 use ndarray::{ArrayView, Dimension};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
