@@ -27,7 +27,7 @@ const EIO: i32 = 5;
 const WORLD: [&str; 13] = [
     "nnu-phantom -q --training 4 --test 2 --shape 8,16,16 --spacing 3,1.2,1.2 --out {}/data",
     "nnu-fingerprint -q --dataset {}/data --out {}/fingerprint.toml",
-    "nnu-plan -q --fingerprint {}/fingerprint.toml --folds 2 --set planning.base_features=4 \
+    "nnu-plan -q --fingerprint {}/fingerprint.toml --recipe v2 --folds 2 --set planning.base_features=4 \
      --set schedule.epochs=2 --set schedule.iterations_per_epoch=2 --set schedule.validation_iterations=1 \
      --out {}/plan.toml",
     "nnu-plan export -q --plan {}/plan.toml --out {}/plans.json",

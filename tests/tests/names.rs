@@ -194,7 +194,12 @@ fn make_takes_names_of_configurations_and_folds_only() {
     let plan = "[configurations.2d]\n[configurations.\"x;touch PWNED\"]\n[configurations.'$(touch PWNED)']\n";
     Commit::file(&world.path("work/plan.toml"), plan.as_bytes()).unwrap();
     let mut make = Command::new("make");
-    make.arg("-nC").arg(world.path("work")).arg("-f").arg(world.path("pipelines/stages.mk"));
+    make.arg("-n")
+        .arg("--no-print-directory")
+        .arg("-C")
+        .arg(world.path("work"))
+        .arg("-f")
+        .arg(world.path("pipelines/stages.mk"));
     let lines = make.arg("cases").env("CONFIGURATIONS", "all").output().unwrap();
     assert!(said(&lines).contains("--configuration 2d --out cases/2d\n"), "{}", said(&lines));
     assert!(!said(&lines).contains("touch"), "{}", said(&lines));
@@ -212,7 +217,7 @@ fn snakemake(world: &World) -> Output {
     Commit::file(&file, config.to_string().as_bytes()).unwrap();
     let mut snakemake = Command::new("snakemake");
     snakemake.arg("--snakefile").arg(world.path("pipelines/Snakefile"));
-    snakemake.args(["--cores", "2", "--quiet", "all", "--configfile"]).arg(&file);
+    snakemake.args(["--cores", "2", "--quiet", "progress", "--configfile"]).arg(&file);
     snakemake.current_dir(world.root.path()).output().unwrap()
 }
 

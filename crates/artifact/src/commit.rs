@@ -320,16 +320,25 @@ fn remove(path: &Path) -> Result<()> {
 
 /// Makes a folder and those above it; each new name is as durable as what will lie below.
 fn make_folder(path: &Path) -> Result<()> {
+    make_folders(path).map_err(|e| Error::write(path, "make this folder", &e))
+}
+
+fn make_folders(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    make_folder(&folder(path))?;
+    let above = folder(path);
+    make_folders(&above)?;
     match fs::create_dir(path) {
         // Another program was faster.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        made => made.map_err(|e| Error::write(path, "make this folder", &e))?,
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let file = format!("{} is a file", path.display());
+            return Err(std::io::Error::new(ErrorKind::NotADirectory, file));
+        }
+        made => made?,
     }
-    sync_folder(path)
+    File::open(above)?.sync_all()
 }
 
 /// Makes the names in a file's folder durable.

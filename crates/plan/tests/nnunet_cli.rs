@@ -96,7 +96,9 @@ fn nnu_net_s_fingerprint_becomes_a_plan_its_plans_and_a_plan_again() {
     let back = Record::<Plan>::load(&folder.path("back.toml")).unwrap().body;
     assert_eq!(back.configurations, plan.configurations);
     assert_eq!(back.recipe.schedule.epochs, 3);
-    assert_eq!(folder.run("export -q --plan back.toml --out again.json"), (0, String::new()));
+    let (code, log) = folder.run("export -q --plan back.toml --out again.json");
+    let said = "it trains and predicts otherwise than schedule.epochs = 3 (1000)\n";
+    assert!(code == 0 && log.lines().count() == 1 && log.ends_with(said), "{log}");
     assert_eq!(folder.read("again.json"), plans);
 }
 

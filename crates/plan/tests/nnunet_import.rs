@@ -381,7 +381,7 @@ fn labels_that_nnu_net_would_write_otherwise_are_not_exported() {
 #[test]
 fn images_and_networks_that_nnu_net_would_have_otherwise_are_not_exported() {
     let said = refused(|plan| plan.dataset.file_ending = ".hdr".into());
-    let endings = "expected one of .nii.gz, .nii, .png, which nnU-Net v2 reads; convert the images";
+    let endings = "expected one of .nii.gz, .nii, .png, .bmp, .tif, .tiff, .nrrd, .mha, .gipl, which nnU-Net v2 reads; convert the images";
     assert_eq!(said, format!("dataset.file_ending = \".hdr\", {endings}"));
     let full = |plan: &mut Plan, change: fn(&mut Configuration)| {
         change(plan.configurations.get_mut("3d_fullres").unwrap());

@@ -3,8 +3,9 @@
 use super::{Configuration, Network, Plan};
 use crate::recipe::{LabelVote, Recipe, StepOrder};
 
-/// Endings that one of nnU-Net's classes says to read.
-const ENDINGS: [&str; 3] = [".nii.gz", ".nii", ".png"];
+/// Endings that one of nnU-Net's classes says to read (its `imageio`, 2.8.1), ours first.
+const ENDINGS: [&str; 9] =
+    [".nii.gz", ".nii", ".png", ".bmp", ".tif", ".tiff", ".nrrd", ".mha", ".gipl"];
 
 impl Plan {
     /// Refuses what nnU-Net would do otherwise without a word.

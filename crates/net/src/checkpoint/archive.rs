@@ -83,7 +83,12 @@ impl Archive {
 
     /// A storage's numbers as f32.
     fn numbers(&mut self, values: &Values, name: &str, storage: &Storage) -> Result<&[f32]> {
-        if self.last.as_ref().is_none_or(|(last, _)| last != storage) {
+        // A key stands anew wherever it is named: the texts are compared, not their places.
+        let same = |last: &Storage| {
+            let (a, b) = (values.text(&last.key), values.text(&storage.key));
+            a == b && (last.number, last.length) == (storage.number, storage.length)
+        };
+        if self.last.as_ref().is_none_or(|(last, _)| !same(last)) {
             let path = self.path.clone();
             let error = |e: String| Error::input(&path, format!("tensor {name}: {e}"));
             self.last = None;
