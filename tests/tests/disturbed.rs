@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use artifact::{Kind, Record};
+use artifact::{Commit, Kind, Record};
 use e2e::programs::{folder, run_all, tree};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
 const SIGKILL: i32 = 9;
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+
+/// The phantoms' description in nnU-Net's own layout, which exports ask for.
+const NNUNET: &str = r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "capsule": 1, "core": 2},
+    "numTraining": 4, "file_ending": ".nii.gz"}"#;
 
 /// What all commands below read, made once; `{}` is its folder.
 const WORLD: [&str; 13] = [
@@ -47,7 +51,7 @@ const WORLD: [&str; 13] = [
     "nnu-postprocess fit -q --labels {}/data/labelsTr --predictions {}/fold_0 --predictions {}/fold_1 \
      --plan {}/plan.toml --out {}/postprocess.toml",
     "nnu-net export -q --model {}/models/3d_fullres/fold_0 --plans {}/plans.json \
-     --dataset-json {}/data/dataset.json --out {}/checkpoint.pth",
+     --dataset-json {}/nnunet.json --out {}/checkpoint.pth",
 ];
 
 /// One of each kind of output; `@` is the folder that it goes to.
@@ -56,7 +60,7 @@ const COMMANDS: [&str; 16] = [
     "nnu-fingerprint -q --dataset {}/data --out @/fingerprint.toml",
     "nnu-plan -q --fingerprint {}/fingerprint.toml --folds 2 --out @/plan.toml",
     "nnu-plan export -q --plan {}/plan.toml --out @/plans.json",
-    "nnu-plan import -q --plans {}/plans.json --dataset-json {}/data/dataset.json \
+    "nnu-plan import -q --plans {}/plans.json --dataset-json {}/nnunet.json \
      --fingerprint {}/fingerprint.toml --out @/plan.toml",
     "nnu-preprocess -q --dataset {}/data --plan {}/plan.toml --configuration 3d_fullres --out @/cases",
     "nnu-augment -q --cases {}/cases --plan {}/plan.toml --configuration 3d_fullres --fold 0 --batches 2 \
@@ -73,7 +77,7 @@ const COMMANDS: [&str; 16] = [
      --plan {}/plan.toml --out @/postprocess.toml",
     "nnu-postprocess apply -q --predictions {}/other --postprocessing {}/postprocess.toml --out @/final",
     "nnu-net export -q --model {}/models/3d_fullres/fold_0 --plans {}/plans.json \
-     --dataset-json {}/data/dataset.json --out @/checkpoint.pth",
+     --dataset-json {}/nnunet.json --out @/checkpoint.pth",
     "nnu-net import -q --checkpoint {}/checkpoint.pth --plan {}/plan.toml --model @/model",
 ];
 
@@ -106,6 +110,7 @@ impl World {
         cc.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&shim).args([source, "-ldl"]);
         assert!(cc.status().expect("a C compiler").success(), "{source} doesn't compile");
         let programs = folder(PHANTOM);
+        Commit::file(&root.path().join("nnunet.json"), NNUNET.as_bytes()).unwrap();
         run_all(&programs, root.path(), &WORLD);
         let mut world = Self { programs, root, shim, stages: Vec::new() };
         world.stages = COMMANDS.iter().map(|line| world.undisturbed(line)).collect();

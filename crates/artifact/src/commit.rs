@@ -311,7 +311,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(Error::write(path, "remove what is out of date", &e))
         }
         _ => Ok(()),
