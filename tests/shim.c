@@ -1,8 +1,8 @@
 /* Disturbs a program at one of its file operations: it fails, is stopped, or is killed there.
  *
  *   cc -shared -fPIC -o shim.so shim.c -ldl
- *   SHIM_ROOT=/work LD_PRELOAD=./shim.so SHIM_LOG=ops nnu-plan …                  lists the operations, numbered from 1
- *   SHIM_ROOT=/work LD_PRELOAD=./shim.so SHIM_MODE=kill SHIM_AT=7 nnu-plan …      SIGKILL at the seventh
+ *   SHIM_ROOT=/data LD_PRELOAD=./shim.so SHIM_LOG=ops nnu-plan …                  lists the operations, numbered from 1
+ *   SHIM_ROOT=/data LD_PRELOAD=./shim.so SHIM_MODE=kill SHIM_AT=7 nnu-plan …      SIGKILL at the seventh
  *
  * Operations are those that change what lies below SHIM_ROOT, an absolute path: open for writing, write, fsync, rename,
  * unlink, mkdir, rmdir, flock. Modes:

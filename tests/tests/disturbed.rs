@@ -393,7 +393,7 @@ fn a_checkpoint_survives_a_kill_at_any_operation_of_the_next() {
 }
 
 const TRAINING: usize = 7;
-const ENDLESS: &str = "nnu-plan -q --fingerprint {}/fingerprint.toml --folds 2 --set planning.base_features=4 \
+const ENDLESS: &str = "nnu-plan -q --fingerprint {}/fingerprint.toml --recipe v2 --folds 2 --set planning.base_features=4 \
                        --set schedule.validation_iterations=1000000 --out {}/endless.toml";
 
 /// What this test needs of a checkpoint: that it is one.

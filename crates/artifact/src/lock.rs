@@ -176,9 +176,10 @@ impl Drop for Lock {
             return;
         }
         // Removed while it is held, so that nobody can hold a lock on a file without a name.
-        if self.file.as_ref().is_none_or(|file| is_at(file, &self.path)) {
-            let _ = fs::remove_file(&self.path);
-        }
+        // Asked again after a passing error: of an output that is up to date nobody may ever take the lock again.
+        let mine = || self.file.as_ref().is_none_or(|file| is_at(file, &self.path));
+        let removed = || !mine() || fs::remove_file(&self.path).is_ok();
+        let _ = removed() || removed();
     }
 }
 
