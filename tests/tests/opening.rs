@@ -1,5 +1,7 @@
 //! Files that inputs name are opened in one place, `artifact::file`, which takes regular files only.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 /// Where a file is opened otherwise, and why it may be.

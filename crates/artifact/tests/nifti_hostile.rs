@@ -82,7 +82,7 @@ fn lying_files_are_refused_without_allocating_what_they_claim() {
         let found = refusal(folder, "cut.nii", &plain[..cut]);
         let expected = match cut {
             0 => "is empty, ",
-            ..348 => "header has ",
+            1..348 => "header has ",
             _ => "content has ",
         };
         assert!(found.starts_with(expected), "{cut} bytes: {found}");

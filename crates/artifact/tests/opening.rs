@@ -1,6 +1,5 @@
 //! Files that inputs name: regular ones only, and what went astray is called by its name.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use artifact::dataset::{Dataset, DatasetJson};
 use artifact::inspect::AnyRecord;

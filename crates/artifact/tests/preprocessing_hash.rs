@@ -9,6 +9,9 @@ fn committed() -> toml::Table {
 }
 
 /// What preprocessing doesn't use doesn't make its cases stale.
+/// What is changed, and how.
+type Changed<'a> = (&'a str, &'a dyn Fn(&mut Plan));
+
 #[test]
 fn cases_depend_on_what_decides_their_bytes_alone() {
     let plan: Plan = toml::from_str(&toml::to_string(&committed()).unwrap()).unwrap();
@@ -24,7 +27,7 @@ fn cases_depend_on_what_decides_their_bytes_alone() {
     let volumes = hash(&|_| {});
     let slices = hash(&|p| full(p).keep_slice_distance = true);
     assert_ne!(volumes, slices);
-    let same: [(&str, &dyn Fn(&mut Plan)); 7] = [
+    let same: [Changed<'_>; 7] = [
         ("patch", &|p| full(p).patch_shape = [16; 3]),
         ("median shape", &|p| full(p).median_shape = [9.0; 3]),
         ("name of a label", &|p| p.labels[1].name = "tumour".into()),
@@ -46,7 +49,7 @@ fn cases_depend_on_what_decides_their_bytes_alone() {
     };
     assert_eq!(of_slices(0), slices);
     assert!(of_slices(1) != slices && of_slices(2) != slices);
-    let other: [(&str, &dyn Fn(&mut Plan)); 8] = [
+    let other: [Changed<'_>; 8] = [
         ("spacing", &|p| spacing(p, 0)),
         ("order of axes", &|p| p.geometry.transpose = [1, 0, 2]),
         ("normalisation", &ct),

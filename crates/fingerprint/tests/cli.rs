@@ -538,7 +538,7 @@ fn a_pipe_or_an_endless_device_is_no_image() {
             s.remove(name);
             match other {
                 None => {
-                    assert!(Command::new("mkfifo").arg(s.path(name)).status().unwrap().success())
+                    assert!(Command::new("mkfifo").arg(s.path(name)).status().unwrap().success());
                 }
                 Some(device) => std::os::unix::fs::symlink(device, s.path(name)).unwrap(),
             }

@@ -1,5 +1,7 @@
 //! The real binary: tables, files, exit codes, exact error text.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ndarray::{Array3, Array4};
 use std::path::Path;
 use std::process::{Command, Output};

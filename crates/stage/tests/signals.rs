@@ -1,5 +1,7 @@
 //! Signals end a program whatever it is doing: `examples/stuck.rs` never comes to its next unit of work.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
