@@ -153,6 +153,7 @@ DEVICE u32 idle_of(const UpdateArgs& args, u32 at) {
 KERNEL(optimiser_adam, kThreads, UpdateArgs) {
     const u32 at = 4 * (blockIdx.x * kThreads + threadIdx.x);
     if (at >= args.count) return;
+    const u32 idle = idle_of(args, at);
     const Step step = *args.step;
     float p[4], g[4], m[4], v[4], top[4];
     load4(p, args.values, at, args.count);
@@ -160,7 +161,6 @@ KERNEL(optimiser_adam, kThreads, UpdateArgs) {
     load4(v, args.second, at, args.count);
     if (args.largest) load4(top, args.largest, at, args.count);
     load_clipped(g, args, step.factor, at);
-    const u32 idle = idle_of(args, at);
     UNROLL for (u32 i = 0; i < 4; i++) {
         if (idle >> i & 1) continue;
         g[i] += args.decay * p[i];
@@ -179,13 +179,13 @@ KERNEL(optimiser_adam, kThreads, UpdateArgs) {
 KERNEL(optimiser_sgd, kThreads, UpdateArgs) {
     const u32 at = 4 * (blockIdx.x * kThreads + threadIdx.x);
     if (at >= args.count) return;
+    const u32 idle = idle_of(args, at);
     const Step step = *args.step;
     const float momentum = args.one_beta1;
     float p[4], g[4], velocity[4];
     load4(p, args.values, at, args.count);
     load4(velocity, args.first, at, args.count);
     load_clipped(g, args, step.factor, at);
-    const u32 idle = idle_of(args, at);
     UNROLL for (u32 i = 0; i < 4; i++) {
         if (idle >> i & 1) continue;
         g[i] += args.decay * p[i];
