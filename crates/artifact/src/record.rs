@@ -4,7 +4,6 @@ use crate::lock::Lock;
 use crate::{Error, Result, file};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 /// A kind of record. The body's top-level entries are all tables, so that the header can stand above them.
@@ -124,17 +123,8 @@ pub fn hash_file(path: &Path) -> Result<String> {
     let fail = |e| Error::io(path, "read", &e);
     let mut file = file::open(path, "read")?;
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(format!("b3:{}", hasher.finalize().to_hex())),
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(fail(e)),
-        }
-    }
+    hasher.update_reader(&mut file).map_err(fail)?;
+    Ok(format!("b3:{}", hasher.finalize().to_hex()))
 }
 
 impl<T: Kind> Record<T> {

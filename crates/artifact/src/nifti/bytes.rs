@@ -3,8 +3,10 @@
 use super::header::{Header, SIZE_MAX, sniff};
 use crate::{Error, Result, file};
 use flate2::bufread::GzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::Decompressor;
-use std::io::{BufReader, Read};
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Deflate can't make more than 1032 bytes out of one (258 bytes from two bits).
@@ -40,19 +42,83 @@ pub(super) fn read_start(path: &Path) -> Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Appends the first [`SIZE_MAX`] inflated bytes, or all that come before the data breaks off.
-fn inflate_start(mut source: impl std::io::BufRead, start: &mut Vec<u8>) -> std::io::Result<()> {
+thread_local! {
+    // One of each a thread, not one a file: they are tens of KiB at aligned addresses, which glibc before 2.38 doesn't find
+    // again once they are freed, so that a process would grow with every file.
+    static START: RefCell<Decompress> = RefCell::new(Decompress::new(false));
+    static WHOLE: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+}
+
+/// Appends the first [`SIZE_MAX`] inflated bytes, or all that come before the data breaks off. Checksums are looked at where
+/// the whole is read.
+fn inflate_start(mut source: impl BufRead, start: &mut Vec<u8>) -> std::io::Result<()> {
+    const TRAILER: usize = 8;
+    START.with_borrow_mut(|inflate| {
+        loop {
+            skip_gzip_header(&mut source)?;
+            inflate.reset(false);
+            if !inflate_until_full(inflate, &mut source, start)? {
+                return Ok(());
+            }
+            source.read_exact(&mut [0; TRAILER])?;
+            // Padding after the last member, or nothing.
+            if !source.fill_buf()?.starts_with(&[0x1f]) {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// True at the end of the deflated data, false once [`SIZE_MAX`] bytes are there.
+fn inflate_until_full(
+    inflate: &mut Decompress,
+    source: &mut impl BufRead,
+    start: &mut Vec<u8>,
+) -> std::io::Result<bool> {
+    let mut piece = [0; 4096];
     while start.len() < SIZE_MAX {
-        let mut member = GzDecoder::new(source);
-        let missing = (SIZE_MAX - start.len()) as u64;
-        let read = member.by_ref().take(missing).read_to_end(start)?;
-        source = member.into_inner();
-        // Padding after the last member, or nothing.
-        if read as u64 == missing || !source.fill_buf()?.starts_with(&[0x1f]) {
-            break;
+        let space = piece.len().min(SIZE_MAX - start.len());
+        let stored = source.fill_buf()?;
+        let (read, written) = (inflate.total_in(), inflate.total_out());
+        let status = inflate.decompress(stored, &mut piece[..space], FlushDecompress::None)?;
+        let nothing_left = stored.is_empty();
+        let read = (inflate.total_in() - read) as usize;
+        let written = (inflate.total_out() - written) as usize;
+        source.consume(read);
+        start.extend_from_slice(&piece[..written]);
+        match status {
+            Status::StreamEnd => return Ok(true),
+            _ if read == 0 && written == 0 && nothing_left => {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            _ => {}
         }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// The header of a gzip member (RFC 1952, section 2.3): ten bytes, then what their fourth says.
+fn skip_gzip_header(source: &mut impl BufRead) -> std::io::Result<()> {
+    let (checksum, extra, name, comment) = (2, 4, 8, 16);
+    let mut head = [0; 10];
+    source.read_exact(&mut head)?;
+    if !is_gzip(&head) || head[2] != 8 {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "invalid gzip header"));
+    }
+    let flags: u8 = head[3];
+    if flags & extra != 0 {
+        let mut length = [0; 2];
+        source.read_exact(&mut length)?;
+        skip(source, u64::from(u16::from_le_bytes(length)))?;
+    }
+    for _ in 0..(flags & (name | comment)).count_ones() {
+        source.skip_until(0)?;
+    }
+    skip(source, if flags & checksum == 0 { 0 } else { 2 })
+}
+
+fn skip(source: &mut impl BufRead, bytes: u64) -> std::io::Result<()> {
+    std::io::copy(&mut source.take(bytes), &mut std::io::sink()).map(drop)
 }
 
 /// Parses the header at the start of possibly compressed bytes.
@@ -120,7 +186,7 @@ fn inflate_one_member(stored: &[u8], needed: u64) -> Option<Vec<u8>> {
         return None;
     }
     let mut content = vec![0; usize::try_from(size).ok()?];
-    let written = Decompressor::new().gzip_decompress(stored, &mut content).ok()?;
+    let written = WHOLE.with_borrow_mut(|d| d.gzip_decompress(stored, &mut content)).ok()?;
     (written as u64 >= needed).then_some(content)
 }
 
