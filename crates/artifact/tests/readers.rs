@@ -1,4 +1,4 @@
-//! nnU-Net's four readers: shapes, spacings and every voxel's place as its own classes give them, for all orientations.
+//! nnU-Net's four readers: shapes, spacings, every voxel's value and place as its own classes give them, for all orientations.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -73,7 +73,7 @@ fn images_are_read_as_nnu_nets_readers_read_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut wrong = Vec::new();
     let cases = cases();
-    assert!(cases.len() >= 48 + 16, "too few cases");
+    assert!(cases.len() >= 48 + 16 + 25 + 32, "too few cases");
     for case in &cases {
         let path = file(folder.path(), case);
         for (name, reader) in READERS {
@@ -194,6 +194,39 @@ fn readers_are_known_by_nnu_nets_names() {
     for reader in [Reader::SimpleItkRas, Reader::NibabelRas] {
         assert!(reader.read(&flat).unwrap_err().message.starts_with("has two axes"));
     }
+}
+
+/// Bytes scaled by header fields: either left to the reader of all kinds, or what that one reads.
+#[test]
+fn volumes_of_bytes_are_scaled_as_the_reader_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bytes.nii");
+    let mut unscaled = Vec::new();
+    let cases = cases();
+    for case in &cases {
+        let case_name = case["name"].as_str().unwrap();
+        if !case_name.starts_with("slope") {
+            continue;
+        }
+        let mut bytes = std::fs::read(file(folder.path(), case)).unwrap();
+        let (second, start) = (bytes[4] == b'n', bytes.len() - 48);
+        let types: [(usize, u8); 2] = if second { [(12, 2), (14, 8)] } else { [(70, 2), (72, 8)] };
+        types.into_iter().for_each(|(at, value)| bytes[at] = value);
+        bytes.truncate(start);
+        bytes.extend(0..24u8);
+        artifact::Commit::file(&path, &bytes).unwrap();
+        for (name, reader) in READERS {
+            let Some(found) = ByteVolume::read_by(reader, &path).unwrap() else { continue };
+            let whole = reader.read(&path).unwrap();
+            let values = whole.channels.index_axis(ndarray::Axis(0), 0);
+            assert_eq!(found.voxels().mapv(f32::from), values, "{case_name} by {name}");
+            unscaled.push((case_name, name));
+        }
+    }
+    for name in ["nibabel", "nibabel_ras"] {
+        assert!(unscaled.contains(&("slope 0 intercept -1024", name)), "{unscaled:?}");
+    }
+    assert!(!unscaled.contains(&("slope 0 intercept -1024", "simple_itk")), "{unscaled:?}");
 }
 
 #[test]

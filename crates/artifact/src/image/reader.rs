@@ -1,7 +1,8 @@
-//! nnU-Net's classes that read images: whose rule says how far voxels lie apart and where the image lies in space, and
-//! whether it is turned to RAS (x to right, y to anterior, z to superior) before anything else.
+//! nnU-Net's classes that read images: whose rule says how intensities are scaled, how far voxels lie apart and where the
+//! image lies in space, and whether it is turned to RAS (x to right, y to anterior, z to superior) before anything else.
 //!
-//! Source of the rules: nnU-Net 2.8.1 `nnunetv2/imageio`, nibabel 5.4 `io_orientation`, `get_best_affine`, `as_reoriented`,
+//! Source of the rules: nnU-Net 2.8.1 `nnunetv2/imageio`, nibabel 5.4 `io_orientation`, `get_best_affine`,
+//! `get_slope_inter`, `as_reoriented`,
 //! ITK 5.4 `DICOMOrientation`. A turned image keeps its file's header: what is predicted on it goes back to the file's own
 //! axes, so that it carries that header byte for byte.
 

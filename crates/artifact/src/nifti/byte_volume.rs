@@ -26,7 +26,7 @@ impl ByteVolume {
         Self::read_by(Reader::SimpleItk, path)
     }
 
-    /// The same, placed in space as `reader` says.
+    /// The same, placed in space and scaled as `reader` says.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -38,7 +38,7 @@ impl ByteVolume {
         else {
             return Ok(None);
         };
-        if !is_bytes(&header) {
+        if !is_bytes(&header, reader) {
             return Ok(None);
         }
         let content = bytes::inflate(path, stored, needed)?;
@@ -54,8 +54,8 @@ impl ByteVolume {
     }
 }
 
-fn is_bytes(header: &Header) -> bool {
-    let unscaled = header.scaling.is_none_or(|scaling| scaling == (1.0, 0.0));
+fn is_bytes(header: &Header, reader: Reader) -> bool {
+    let unscaled = header.scaling(reader) == Ok(None);
     let (_, channels) = header.extents();
     header.element == NiftiType::Uint8 && unscaled && channels == 1 && !header.pair
 }

@@ -4,8 +4,10 @@
 //!
 //! Fields that make no sense are repaired as the format's own library repairs them (nifti1_io, hence ITK, SimpleITK,
 //! 3D Slicer and nnU-Net's default reader): later axes of no length, an offset inside the header, numbers that aren't
-//! finite. `tests/golden/nifti/make_repairs.py` asks SimpleITK about each.
+//! finite. `tests/golden/nifti/make_repairs.py` asks SimpleITK about each. Where nnU-Net's nibabel readers see something
+//! else, in slope, intercept and the codes of qform and sform, it's the reader that decides.
 
+use crate::image::Reader;
 use ::nifti::{Endianness, NiftiHeader, NiftiType};
 
 /// Bytes of a version 1 header.
@@ -30,8 +32,10 @@ pub(super) struct Header {
     pub pixdim: [f64; 4],
     /// Offset of the voxels from the start of their file.
     pub offset: u64,
-    /// Linear scaling, where it changes anything.
-    pub scaling: Option<(f64, f64)>,
+    /// As stored; [`Header::scaling`] says what a reader makes of them.
+    pub slope: f64,
+    /// As stored.
+    pub inter: f64,
     /// 0 if unset.
     pub qform_code: i32,
     /// 0 if unset.
@@ -91,6 +95,29 @@ impl Header {
             .ok_or_else(|| format!("dim = {:?} is more voxels than a file can hold", self.dim))
     }
 
+    /// Slope and intercept by which a reader scales the voxels, where they change anything.
+    ///
+    /// By ITK's rule a slope of (nearly) 0, NaN or infinity counts as 1, an intercept of NaN or infinity as 0. To nibabel
+    /// (`Nifti1Header.get_slope_inter`) a slope of 0, NaN or infinity says that nothing is scaled, the intercept included;
+    /// any other slope counts, and beside it an intercept of NaN or infinity is an error.
+    pub fn scaling(&self, reader: Reader) -> Result<Option<(f64, f64)>, String> {
+        let (mut slope, mut inter) = (self.slope, self.inter);
+        if reader.is_nibabel() {
+            if slope == 0.0 || !slope.is_finite() {
+                return Ok(None);
+            }
+            if !inter.is_finite() {
+                return Err(format!(
+                    "scl_inter = {inter} beside scl_slope = {slope}, expected a finite number"
+                ));
+            }
+        } else {
+            slope = if slope.is_finite() && slope.abs() > f64::EPSILON { slope } else { 1.0 };
+            inter = if inter.is_finite() { inter } else { 0.0 };
+        }
+        Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
+    }
+
     /// How many bytes the voxels' file must have.
     pub fn needed_bytes(&self) -> Result<u64, String> {
         self.voxel_bytes()?
@@ -119,7 +146,8 @@ fn parse_1(bytes: &[u8], order: Endianness) -> Result<Header, String> {
         element: check_type(h.datatype)?,
         pixdim: [f(h.pixdim[0]), f(h.pixdim[1]), f(h.pixdim[2]), f(h.pixdim[3])],
         offset: check_offset(f(h.vox_offset), pair, SIZE_1)?,
-        scaling: scaling(f(h.scl_slope), f(h.scl_inter)),
+        slope: f(h.scl_slope),
+        inter: f(h.scl_inter),
         qform_code: h.qform_code.into(),
         sform_code: h.sform_code.into(),
         quaternion: finite([f(h.quatern_b), f(h.quatern_c), f(h.quatern_d)]),
@@ -148,7 +176,8 @@ fn parse_2(bytes: &[u8], order: Endianness) -> Result<Header, String> {
         pixdim: row(104),
         // An i64 on disk; offsets beyond 2^53 exceed every file, so the conversion can't hide one.
         offset: check_offset(fields.i64(168) as f64, pair, SIZE_2)?,
-        scaling: scaling(f64s(176), f64s(184)),
+        slope: f64s(176),
+        inter: f64s(184),
         qform_code: fields.i32(344),
         sform_code: fields.i32(348),
         quaternion: finite([f64s(352), f64s(360), f64s(368)]),
@@ -266,14 +295,6 @@ fn check_offset(offset: f64, pair: bool, header: usize) -> Result<u64, String> {
         _ if offset >= least && offset < 9e15 => Ok(offset as u64),
         _ => Err(format!("vox_offset = {offset}, expected at least {least}")),
     }
-}
-
-/// A slope of (nearly) 0, NaN or infinity counts as 1, an intercept of NaN or infinity as 0. ITK's rule; nibabel leaves the
-/// intercept away with such a slope, and refuses such an intercept.
-fn scaling(slope: f64, inter: f64) -> Option<(f64, f64)> {
-    let slope = if slope.is_finite() && slope.abs() > f64::EPSILON { slope } else { 1.0 };
-    let inter = if inter.is_finite() { inter } else { 0.0 };
-    (slope != 1.0 || inter != 0.0).then_some((slope, inter))
 }
 
 /// Numbers of the qform that aren't finite count as 0.

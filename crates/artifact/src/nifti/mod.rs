@@ -2,7 +2,8 @@
 //!
 //! Reads `.nii`, `.nii.gz` and pairs `.hdr`/`.img` (each also `.gz`), NIfTI-1 and NIfTI-2, both byte orders, every
 //! scalar type. 2D images are volumes of depth 1; the one axis longer than 1 after x, y, z holds the channels. Colour, complex and
-//! 128-bit voxels are refused. Stored slope and intercept are applied; a header's nonsense is repaired as ITK repairs it.
+//! 128-bit voxels are refused. Stored slope and intercept are applied; a header's nonsense is repaired as ITK
+//! repairs it, or nibabel where nnU-Net reads by that.
 //!
 //! NIfTI-1's header comes from the `nifti` crate; reading bytes, checks, NIfTI-2, conversion and writing are here, because
 //! that crate reads only the first gzip member, takes a NaN slope literally, scales in f32, believes a header's sizes,
@@ -183,11 +184,13 @@ pub(crate) fn decode_by(reader: Reader, path: &Path, mut stored: Vec<Vec<u8>>) -
         return Err(invalid(format!("magic says {kind}, which the file name does not")));
     }
     let geometry = Geometry::of(&header, reader).map_err(invalid)?;
+    let scaling = header.scaling(reader).map_err(invalid)?;
     let needed = header.needed_bytes().map_err(invalid)?;
     let content = bytes::inflate(path, voxels, needed)?;
     let ([x, y, z], channels) = header.extents();
     // x is the fastest on disk, hence C order here.
-    let channels = Array4::from_shape_vec((channels, z, y, x), voxels::convert(&header, &content))
+    let values = voxels::convert(&header, scaling, &content);
+    let channels = Array4::from_shape_vec((channels, z, y, x), values)
         .map_err(|e| invalid(format!("voxels: {e}")))?;
     Ok(Volume { geometry, channels })
 }
@@ -201,6 +204,7 @@ pub(crate) fn read_header_by(reader: Reader, path: &Path) -> Result<(Geometry, u
     let files = files_of(path)?;
     let header = bytes::parse_header(path, &bytes::read_start(&files[0])?)?;
     let geometry = Geometry::of(&header, reader).map_err(|e| Error::input(path, e))?;
+    header.scaling(reader).map_err(|e| Error::input(path, e))?;
     Ok((geometry, header.extents().1))
 }
 

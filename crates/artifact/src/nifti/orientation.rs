@@ -35,12 +35,14 @@ pub(super) fn place_by(reader: Reader, header: &Header) -> Result<Placement, Str
     if planar || !reader.is_nibabel() { place(header) } else { place_by_nibabel(reader, header) }
 }
 
-/// nibabel's rule: the sform if it has a code, else the qform, else x runs to the left and the centre is at 0. Sheared axes
+/// nibabel's rule: the sform if it has a known code, else the qform, else x runs to the left and the centre is at 0. Sheared axes
 /// are taken as they are, units of length are not looked at. Spacing is `pixdim`; an image that is turned has the lengths
 /// of its affine's columns instead, in the precision of the header.
 fn place_by_nibabel(reader: Reader, header: &Header) -> Result<Placement, String> {
     let sizes = [1, 2, 3].map(|axis| size(header.pixdim[axis]));
-    let affine = match (header.sform_code, header.qform_code) {
+    // nibabel sets codes that it doesn't know to 0 as it loads a file.
+    let known = |code: i32| if (0..=5).contains(&code) { code } else { 0 };
+    let affine = match (known(header.sform_code), known(header.qform_code)) {
         (0, 0) => {
             let [x, y, z] = header.extents().0.map(|n| (n as f64 - 1.0) / 2.0);
             let [sx, sy, sz] = sizes;

@@ -3,10 +3,10 @@
 use super::header::Header;
 use ::nifti::{Endianness, NiftiType};
 
-/// The voxels of a file's content, in its order, rounded once to f32; stored slope and intercept are applied.
+/// The voxels of a file's content, in its order, rounded once to f32, after `scaling` by slope and intercept.
 ///
 /// `content` holds at least [`Header::needed_bytes`].
-pub(super) fn convert(header: &Header, content: &[u8]) -> Vec<f32> {
+pub(super) fn convert(header: &Header, scaling: Option<(f64, f64)>, content: &[u8]) -> Vec<f32> {
     let whole = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let start = whole(header.offset);
     let bytes = &content[start..][..whole(header.voxel_bytes().unwrap_or(0))];
@@ -14,10 +14,10 @@ pub(super) fn convert(header: &Header, content: &[u8]) -> Vec<f32> {
         ($type:ty) => {
             match header.order {
                 Endianness::Little => {
-                    each(bytes, header, <$type>::from_le_bytes, |v| v as f64, |v| v as f32)
+                    each(bytes, scaling, <$type>::from_le_bytes, |v| v as f64, |v| v as f32)
                 }
                 Endianness::Big => {
-                    each(bytes, header, <$type>::from_be_bytes, |v| v as f64, |v| v as f32)
+                    each(bytes, scaling, <$type>::from_be_bytes, |v| v as f64, |v| v as f32)
                 }
             }
         };
@@ -41,13 +41,13 @@ pub(super) fn convert(header: &Header, content: &[u8]) -> Vec<f32> {
 #[inline(always)]
 fn each<T, const N: usize>(
     bytes: &[u8],
-    header: &Header,
+    scaling: Option<(f64, f64)>,
     parse: impl Fn([u8; N]) -> T,
     wide: impl Fn(T) -> f64,
     narrow: impl Fn(T) -> f32,
 ) -> Vec<f32> {
     let values = bytes.as_chunks().0.iter().map(|b| parse(*b));
-    match header.scaling {
+    match scaling {
         None => values.map(narrow).collect(),
         Some((slope, inter)) => values.map(|v| (wide(v) * slope + inter) as f32).collect(),
     }

@@ -2,7 +2,8 @@
 
     python make_golden.py      # numpy, nibabel, SimpleITK, nnunetv2 2.8.1; writes expected.json beside itself
 
-Every image is 2 × 3 × 4 voxels (x, y, z) numbered in the order of the file; only headers differ. Readers that refuse a
+Every image is 2 × 3 × 4 voxels (x, y, z) numbered in the order of the file; only headers differ. Where a reader scales
+them, or turns the image, all values are listed in its order. Readers that refuse a
 header have null.
 """
 import contextlib
@@ -94,6 +95,16 @@ def headers():
     yield "NIfTI-2", header(nib.Nifti2Header, sizes=[0.1, 0.3, 1 / 3], q=other, s=other)
     yield "half turn", header(q=np.diag([-1.0, -1.0, 1.0]))
     yield "in a plane", header(s=[[1, 1, 0], [0, 0, 0], [0, 0, 1]])
+    # Readers that know no such code place the image by what is left; every other axis of `other` runs elsewhere.
+    for codes in itertools.product([-1, 0, 5, 6, 9], repeat=2):
+        yield f"codes {codes[0]} {codes[1]}", header(q=turn, s=other, codes=codes)
+    # Exact in f32, in which ITK scales.
+    nan, inf = float("nan"), float("inf")
+    scales = [(0, -1024), (-0.0, 3), (nan, -1024), (inf, 3), (-inf, 3), (1e-20, 3), (1e-42, 3), (2, 1), (-1, 0), (1, 5),
+              (0, nan), (0, 0), (1, nan), (2, inf), (nan, nan), (0.5, -inf)]
+    for cls, version in [(nib.Nifti1Header, ""), (nib.Nifti2Header, ", NIfTI-2")]:
+        for slope, inter in scales:
+            yield f"slope {slope:g} intercept {inter:g}{version}", header(cls, q=other, s=other, scl_slope=slope, scl_inter=inter)
 
 
 def read(reader, path):
@@ -105,13 +116,15 @@ def read(reader, path):
         print("refused:", reader.__name__, str(error).splitlines()[-1][:90])
         return None
     found = {"shape": image.shape[1:], "spacing": [float(s) for s in properties["spacing"]]}
-    if "Reorient" in reader.__name__:
-        found["voxels"] = [int(v) for v in image.ravel()]
+    scaled = not np.array_equal(np.sort(image, axis=None), DATA.ravel(order="F"))
+    if "Reorient" in reader.__name__ or scaled:
+        found["voxels"] = [float(v) if v % 1 else int(v) for v in image.ravel()]
+    if "Reorient" in reader.__name__ and not scaled:
         # Writing undoes reading.
         back = path.replace(".nii", "_back.nii")
         io_class.write_seg(image[0].astype(np.uint8), back, properties)
         assert np.array_equal(np.asarray(nib.load(back).dataobj), DATA), path
-    else:
+    elif not scaled:
         assert np.array_equal(image[0].T, DATA)
     return found
 
