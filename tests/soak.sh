@@ -29,7 +29,8 @@ soak() {
     done 2> /dev/null < "/proc/$pid/status" || true
     local open=(/proc/"$pid"/fd/*)
     if ((${#open[@]} > most)); then most=${#open[@]}; fi
-    [[ $(< "/proc/$pid/stat") != *") Z "* ]] || break
+    # Ended, and not yet waited for; or gone.
+    { read -r value < "/proc/$pid/stat" && [[ $value != *") Z "* ]]; } || break
     sleep 0.01
   done 2> /dev/null
   wait "$pid" || { echo "$stage of $n cases failed:"; cat "log_$stage"; exit 1; }

@@ -98,15 +98,35 @@ fn crc32(bytes: &[u8]) -> u32 {
     !sum
 }
 
-#[test]
-fn a_label_picture_with_colours_is_called_so() {
-    let folder = tempfile::tempdir().unwrap();
+/// A picture of 2 × 2 pixels of colours 0 and 1.
+fn indexed(palette: Vec<u8>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, 2, 2);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_palette(vec![0, 0, 0, 255, 0, 0]);
+    encoder.set_palette(palette);
     encoder.write_header().unwrap().write_image_data(&[0, 1, 1, 0]).unwrap();
+    bytes
+}
+
+/// PNG's own rule (section 11.2.2 of the standard), which the decoder takes for granted.
+#[test]
+fn palettes_are_made_of_whole_colours() {
+    for length in [0, 1, 2, 4, 5, 20, 767, 769, 771, 3000] {
+        let bytes = indexed(vec![7; length]);
+        let error = image::decode(Path::new("a.png"), vec![bytes]).unwrap_err();
+        let named = ["palette", "PLTE"].iter().any(|name| error.message.contains(name));
+        assert!(named, "{length}: {}", error.message);
+    }
+    for length in [3, 6, 768] {
+        assert!(image::decode(Path::new("a.png"), vec![indexed(vec![7; length])]).is_ok());
+    }
+}
+
+#[test]
+fn a_label_picture_with_colours_is_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = indexed(vec![0, 0, 0, 255, 0, 0]);
     artifact::Commit::file(&folder.path().join("labelsTr/a.png"), &bytes).unwrap();
     let grey = std::fs::read(golden("bits.png")).unwrap();
     artifact::Commit::file(&folder.path().join("imagesTr/a_0000.png"), &grey).unwrap();
