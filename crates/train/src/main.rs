@@ -125,9 +125,10 @@ fn is_finished(run: &Run, args: &Args, inputs: &Inputs, record: &Path) -> Result
             Ok(true)
         }
         Standing::Absent | Standing::Damaged => Ok(false),
-        // Of this training, which goes on, such as for more epochs; one of another is refused when it is read.
-        _ if checkpoint::path(&args.out).is_file() => Ok(false),
+        // Whatever checkpoint lies beside it: this model isn't what that training made.
         Standing::Foreign(what) => Err(run.outputs().refusal(record, &what)),
+        // Of this training, which goes on, such as for more epochs; one of another is refused when it is read.
+        Standing::Own if checkpoint::path(&args.out).is_file() => Ok(false),
         Standing::Own => {
             let what = "is of another training (settings, inputs or revisions) or broken, and no checkpoint of this one is here";
             Err(run.outputs().refusal(record, what))
