@@ -93,12 +93,25 @@ pub fn save(
     Ok(name)
 }
 
+/// Whether a name is one that a state may have, with or without its hash as before there were any; others' files aren't states.
+fn is_state(name: &str) -> bool {
+    let parts = name.strip_prefix("checkpoint_").and_then(|rest| rest.strip_suffix(".npz"));
+    let Some(parts) = parts.map(|rest| rest.split('_').collect::<Vec<_>>()) else { return false };
+    let number = |part: &str| part.len() >= 6 && part.bytes().all(|b| b.is_ascii_digit());
+    let hash = |part: &str| part.len() == 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    match parts[..] {
+        [epoch, iteration] => number(epoch) && number(iteration),
+        [epoch, iteration, end] => number(epoch) && number(iteration) && hash(end),
+        _ => false,
+    }
+}
+
 /// Removes every other state that a kill left between a rename and a removal.
 pub fn tidy(folder: &Path, keep: &str) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("checkpoint_") && name.ends_with(".npz") && name != keep {
+        if is_state(&name) && name != keep {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -185,9 +198,19 @@ mod tests {
         // What a kill may have left is gone after the next state, or when the training is taken up again.
         let kept = state(folder.path());
         assert_eq!(names(folder.path()), ["checkpoint.toml".to_string(), kept.clone()]);
-        Commit::file(&folder.path().join("checkpoint_000000_000001_0.npz"), b"old").unwrap();
+        for old in ["checkpoint_000000_000001_0123456789abcdef.npz", "checkpoint_000000_000001.npz"]
+        {
+            Commit::file(&folder.path().join(old), b"old").unwrap();
+        }
+        let mine = ["checkpoint_000001_backup.npz", "checkpoint_best.npz", "checkpoint_mine_1.npz"];
+        for mine in mine {
+            Commit::file(&folder.path().join(mine), b"a person's").unwrap();
+        }
         tidy(folder.path(), &kept);
-        assert_eq!(names(folder.path()), ["checkpoint.toml".to_string(), kept]);
+        let mut expected = vec!["checkpoint.toml".to_string(), kept];
+        expected.extend(mine.map(String::from));
+        expected.sort();
+        assert_eq!(names(folder.path()), expected);
     }
 
     /// Such as after two stops during one validation: the record must never be away, nor the state that it names.
