@@ -22,7 +22,7 @@ FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade_fullres"
 
 def refuse_braces():
     """Snakemake knows no way to write a brace in the name of an input."""
-    for path in [DATA / "dataset.json", *images("imagesTr", "labelsTr", "imagesTs")]:
+    for path in [DATA / "dataset.json", *recipe_files(None), *images("imagesTr", "labelsTr", "imagesTs")]:
         if "{" in str(path) or "}" in str(path):
             raise WorkflowError(f"{str(path)!r}: Snakemake takes braces in names for wildcards; rename it, or use the Makefile")
 

@@ -206,10 +206,10 @@ fn make_takes_names_of_configurations_and_folds_only() {
     world.nothing_ran();
 }
 
-fn snakemake(world: &World) -> Output {
+fn snakemake(world: &World, recipe: &str) -> Output {
     let config = serde_json::json!({
         "data": world.path("data").to_str().unwrap(), "work": world.path("-work").to_str().unwrap(),
-        "programs": "../bin", "recipe": "v2", "split_into": 2, "epochs": 1, "iterations": 1, "device": "cpu",
+        "programs": "../bin", "recipe": recipe, "split_into": 2, "epochs": 1, "iterations": 1, "device": "cpu",
         "set": {"schedule.validation_iterations": 1, "planning.base_features": 4},
         "infer_flags": "--no-mirroring --step 0.75",
     });
@@ -228,15 +228,22 @@ fn snakemake_carries_names_without_braces_and_runs_none() {
     }
     let ids: Vec<&str> = IDS.into_iter().filter(|id| !id.contains('{')).collect();
     let world = World::new(&ids);
-    let run = snakemake(&world);
+    let run = snakemake(&world, "v2");
     assert!(run.status.success(), "{}", said(&run));
     world.check(&world.path("-work"), &ids);
     assert!(world.path("-work/test/summary.toml").is_file());
 
+    let refused = |recipe: &str, name: &str| {
+        let run = snakemake(&world, recipe);
+        let line = "takes braces in names for wildcards";
+        let named = said(&run).lines().any(|l| l.contains(line) && l.contains(name));
+        assert!(!run.status.success() && named, "{}", said(&run));
+    };
+    let recipe = world.path("a {z} $(touch PWNED).toml");
+    Commit::file(&recipe, b"base = \"v2\"\n").unwrap();
+    refused(recipe.to_str().unwrap(), "{z}");
     let image = world.path("data/imagesTs");
     std::fs::copy(image.join(format!("{}_0000.nii.gz", ids[0])), image.join("{x}_0000.nii.gz"))
         .unwrap();
-    let refused = snakemake(&world);
-    assert!(!refused.status.success());
-    assert!(said(&refused).contains("takes braces in names for wildcards"), "{}", said(&refused));
+    refused("v2", "{x}");
 }
