@@ -165,7 +165,7 @@ pub fn out_of_fold(
                         found.case
                     ),
                 )
-                .hint("each fold's validation cases are predicted by that fold's model: nnu-infer --validation"));
+                .hint("each fold's validation cases are predicted by that fold's model: nnu-infer --validation; trainings of few iterations that drew the same cases have the same weights: train for longer"));
             }
         }
     }
