@@ -5,6 +5,7 @@ use crate::problem::{Class, Problem};
 use artifact::crop::{bounding_box, nonzero_mask};
 use artifact::dataset::{Dataset, DatasetCase, Stack};
 use artifact::fingerprint::MeasuredCase;
+use artifact::image::folder::{Linked, linked};
 use artifact::image::{self, Geometry, Volume};
 use artifact::plan::Normalisation;
 use artifact::{Result, hash_bytes};
@@ -60,6 +61,10 @@ impl Look<'_> {
 
     /// All channels, if every file is there, readable and on the same grid.
     fn image(&mut self) -> Option<Volume> {
+        for Linked { file, other } in linked(&self.case.images) {
+            let other = crate::relative(self.folder, &other);
+            self.problem(Class::LinkedChannels, &file, format!("is the same file as {other}"));
+        }
         let mut stack = Stack::new(self.dataset.channels.len(), self.dataset.reader);
         let mut complete = true;
         let mut first: Option<(&Path, Geometry)> = None;

@@ -39,6 +39,8 @@ pub enum Class {
     TurnedLabel,
     /// Channels or label of a case lie at different places.
     Place,
+    /// Two channels of a case are one file by links.
+    LinkedChannels,
     /// All channels of an image are constant.
     BlankImage,
     /// One of several channels is constant.
@@ -77,6 +79,7 @@ impl Class {
             Self::NothingToLearn => "no labelled voxels",
             Self::TurnedLabel => "label turned against its image",
             Self::Place => "places in space differ",
+            Self::LinkedChannels => "channels linked to one file",
             Self::BlankImage => "blank image",
             Self::ConstantChannel => "constant channel",
             Self::NoForeground => "label without foreground",

@@ -432,6 +432,59 @@ fn files_that_lead_to_one_channel_are_refused_by_both_names() {
     assert!(table.contains("imagesTr/a_0000.nii.gz: 3 channels, expected 2"), "{table}");
 }
 
+#[cfg(unix)]
+#[test]
+fn one_file_for_two_channels_is_refused_or_told() {
+    let link = |set: &Set| {
+        set.remove("imagesTr/a_0001.nii.gz");
+        let link = set.path("imagesTr/a_0001.nii.gz");
+        std::os::unix::fs::symlink("a_0000.nii.gz", link).unwrap();
+    };
+    let list = |set: &Set| {
+        let case = |id: &str| {
+            let images = format!(
+                r#"["imagesTr/{id}_0000.nii.gz", "imagesTr/../imagesTr/{id}_0000.nii.gz"]"#
+            );
+            format!(r#""{id}": {{"images": {images}, "label": "labelsTr/{id}.nii.gz"}}"#)
+        };
+        set.describe(&format!(
+            r#"{{"channel_names": {{"0": "CT", "1": "PET"}}, "file_ending": ".nii.gz",
+            "labels": {{"background": 0, "core": 1, "rim": 5}}, "dataset": {{{}, {}}}}}"#,
+            case("a"),
+            case("b")
+        ));
+    };
+    let refused = [
+        (
+            &link as &dyn Fn(&Set),
+            "./imagesTr/a_0001.nii.gz: is a link to ./imagesTr/a_0000.nii.gz, another channel of the same case",
+        ),
+        (
+            &list,
+            "./imagesTr/a_0000.nii.gz: and ./imagesTr/../imagesTr/a_0000.nii.gz are one file, given for two channels",
+        ),
+    ];
+    for (damage, expected) in refused {
+        let set = Set::new();
+        damage(&set);
+        let output = set.run(&["--check-only"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    // Stores that keep equal contents once make hard links of channels that are rightly equal.
+    let table = table_of(|s| {
+        s.remove("imagesTr/a_0001.nii.gz");
+        let [file, other] = [0, 1].map(|c| s.path(&format!("imagesTr/a_000{c}.nii.gz")));
+        std::fs::hard_link(file, other).unwrap();
+    });
+    assert_eq!(
+        table,
+        "warning  channels linked to one file          1\n         \
+         imagesTr/a_0001.nii.gz: is the same file as imagesTr/a_0000.nii.gz\n"
+    );
+}
+
 #[test]
 fn long_lists_are_cut_unless_verbose() {
     let set = Set::new();

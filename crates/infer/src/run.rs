@@ -4,7 +4,8 @@ use crate::lineup::{FirstStage, Lineup, Previous, Tiling};
 use crate::predict::{Predictor, Took};
 use crate::prepare::{Job, Next, Prefetch, Prepared};
 use crate::previous::{Given, NextStage};
-use crate::units::{self, Unit};
+use crate::units::{self, Source, Unit};
+use artifact::image::folder::linked;
 use artifact::{Provenance, hash_bytes};
 use net::DeviceArgs;
 use preprocess::Extent;
@@ -87,6 +88,9 @@ pub fn run(request: &Request, run: &Run) -> Result<()> {
     let device = request.device.open(run)?;
     let lineup = line_up(request)?;
     let units = find(&request.input, &lineup)?;
+    if let Input::Files { files, .. } = &request.input {
+        units::misnamed(files).iter().for_each(|line| run.warn(line));
+    }
     let job = job(request, &lineup, run, device.kind())?;
     let models: usize = lineup.stages.iter().map(|s| s.ensemble.members.len()).sum();
     run.info(format!(
@@ -309,6 +313,9 @@ fn one(
     predictor: &mut Predictor,
 ) -> Result<Option<Writing>> {
     let (read, preprocess) = (prepared.read, prepared.preprocess);
+    if let Source::Images(files) = &unit.source {
+        linked(files).iter().for_each(|linked| run.warn(linked));
+    }
     prepared.apart.iter().for_each(|apart| run.warn(apart));
     if let Some(strange) = prepared.grids().iter().find_map(|g| Extent::of_case(&g.case).strange())
     {

@@ -1,7 +1,7 @@
 //! Which cases a call predicts, and where their images lie.
 
 use artifact::image::folder::{CaseFiles, Folder, check_distinct, split_channel};
-use artifact::image::split_ending;
+use artifact::image::{ENDINGS, split_ending};
 use artifact::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub enum Source {
 /// The single case of `--image FILE…`; its id is the first file's name without ending and channel number.
 ///
 /// # Errors
-/// If two of the files are the same but for their endings.
+/// If two of the files are one image: see [`check_distinct`].
 pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Result<Unit> {
     check_distinct(files)?;
     let id = match (id, files.first()) {
@@ -40,6 +40,43 @@ pub fn from_files(files: &[PathBuf], id: Option<&str>) -> Result<Unit> {
         (None, None) => "",
     };
     Ok(Unit { id: id.into(), source: Source::Images(files.into()) })
+}
+
+/// A warning per file of `--image FILE…` whose name says another channel, or another case, than its position among them.
+///
+/// A number at a name's end is a channel's where one of the files, or one beside them, is channel 0 of the same case, or
+/// where the files are numbered among themselves; and not where all have the same one, as in a folder per channel.
+pub fn misnamed(files: &[PathBuf]) -> Vec<String> {
+    let said: Vec<Option<(&str, usize)>> = files
+        .iter()
+        .map(|file| split_channel(split_ending(file.file_name()?.to_str()?)?.0))
+        .collect();
+    let beside = |file: &PathBuf, case: &str| {
+        ENDINGS.iter().any(|ending| file.with_file_name(format!("{case}_0000{ending}")).exists())
+    };
+    let first = said.first().copied().flatten();
+    let channels = files
+        .iter()
+        .zip(&said)
+        .any(|(file, said)| said.is_some_and(|(case, channel)| channel == 0 || beside(file, case)));
+    let numbered = said.iter().all(|s| {
+        s.is_some_and(|(case, n)| n <= files.len() && first.is_some_and(|(of, _)| of == case))
+    });
+    let same = files.len() > 1 && said.iter().all(|s| *s == first);
+    if same || !(channels || (numbered && files.len() > 1)) {
+        return Vec::new();
+    }
+    let warning = |(position, (file, said)): (usize, (&PathBuf, &Option<(&str, usize)>))| {
+        let (case, channel) = (*said)?;
+        let expected = first.map_or(case, |(case, _)| case);
+        (channel != position || case != expected).then(|| {
+            let file = file.display();
+            format!(
+                "{file} is called channel {channel} of {case}, but given as channel {position} of {expected}"
+            )
+        })
+    };
+    files.iter().zip(&said).enumerate().filter_map(warning).collect()
 }
 
 /// The images of a folder, by id: those with the wanted ids, or all. `channels` is how many the plan has. See
@@ -65,6 +102,7 @@ pub fn from_folder(path: &Path, channels: usize, wanted: &[String]) -> Result<Ve
             Some(CaseFiles::Whole(file)) => vec![file],
             Some(CaseFiles::Channels(found)) => expected(id, found, channels),
         };
+        check_distinct(&files)?;
         units.push(Unit { id: id.into(), source: Source::Images(files) });
     }
     Ok(units)
@@ -197,6 +235,47 @@ mod tests {
         assert_eq!(id("x/liver_12.nii"), "liver_12");
         assert_eq!(id("x/p_0007.nii"), "p_0007");
         assert_eq!(from_files(&["a.nii".into()], Some("b")).unwrap().id, "b");
+    }
+
+    #[test]
+    fn names_that_say_another_channel_or_case_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        artifact::Commit::file(&folder.path().join("b_0000.nii.gz"), b"").unwrap();
+        let told = |names: &[&str]| {
+            let files: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
+            let root = format!("{}/", folder.path().display());
+            let told = misnamed(&files).into_iter().map(|line| line.replace(&root, ""));
+            told.collect::<Vec<_>>()
+        };
+        let line = |file: &str, said: &str, given: &str| {
+            format!("{file} is called channel {said}, but given as channel {given}")
+        };
+        for right in [
+            &["a_0000.nii", "a_0001.nii"][..],
+            &["a_0000.nii"],
+            // No channel 0 anywhere: the cases' own numbers, years.
+            &["p_0007.nii"],
+            &["p_2019.nii", "p_2021.nii"],
+            // A folder per channel.
+            &["t1/p_0007.nii", "t2/p_0007.nii"],
+            &["t1/p_0000.nii", "t2/p_0000.nii"],
+            &["t1.nii", "flair.nii"],
+            &["a_0000.nii", "flair.nii"],
+        ] {
+            assert_eq!(told(right), [""; 0], "{right:?}");
+        }
+        let backwards =
+            [line("a_0001.nii", "1 of a", "0 of a"), line("a_0000.nii", "0 of a", "1 of a")];
+        assert_eq!(told(&["a_0001.nii", "a_0000.nii"]), backwards);
+        assert_eq!(told(&["a_0000.nii", "c_0001.nii"]), [line("c_0001.nii", "1 of c", "1 of a")]);
+        assert_eq!(
+            told(&["a_0000.nii", "x.nii", "a_0001.nii"]),
+            [line("a_0001.nii", "1 of a", "2 of a")]
+        );
+        assert_eq!(told(&["b_0001.nii.gz"]), [line("b_0001.nii.gz", "1 of b", "0 of b")]);
+        let from_one =
+            [line("a_0001.nii", "1 of a", "0 of a"), line("a_0002.nii", "2 of a", "1 of a")];
+        assert_eq!(told(&["a_0001.nii", "a_0002.nii"]), from_one);
     }
 
     #[test]

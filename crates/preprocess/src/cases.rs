@@ -4,6 +4,7 @@ use crate::Args;
 use crate::budget::{Budget, Share};
 use artifact::case::Case;
 use artifact::dataset::{Dataset, DatasetCase, check_id};
+use artifact::image::folder::linked;
 use artifact::image::{self, Reader, Volume};
 use artifact::plan::{Configuration, Plan};
 use artifact::prediction::class_indices;
@@ -168,6 +169,7 @@ impl Job<'_> {
         }
         let files: Vec<PathBuf> = case.images.iter().chain(&case.label).cloned().collect();
         memory::require(image::reading_bytes(&files))?;
+        linked(&case.images).iter().for_each(|linked| self.run.warn(linked));
         let mut hashes = Vec::new();
         let reader = self.dataset.reader;
         let (image, apart) =

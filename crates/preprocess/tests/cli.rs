@@ -215,6 +215,40 @@ fn files_that_lie_elsewhere_are_named() {
     assert!(warnings.iter().any(|line| line.contains(&b)), "{warnings:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn one_file_for_two_channels_is_refused_or_told() {
+    let bench = Bench::new();
+    let mut plan = support::plan();
+    let second = artifact::plan::Channel { name: "T2".into(), ..plan.channels[0].clone() };
+    plan.channels.push(second);
+    for configuration in plan.configurations.values_mut() {
+        configuration.network.input_channels +=
+            usize::from(configuration.network.input_channels == 1);
+    }
+    bench.write_plan(&plan);
+    let json = r#"{"channel_names": {"0": "MRI", "1": "T2"}, "labels": {"background": 0, "a": 1, "b": 4},
+        "numTraining": 3, "file_ending": ".nii.gz"}"#;
+    Commit::file(&bench.path("data/dataset.json"), json.as_bytes()).unwrap();
+    let other = |id: &str| bench.path(&format!("data/imagesTr/{id}_0001.nii.gz"));
+    for id in ["a", "b"] {
+        std::fs::copy(bench.image(id), other(id)).unwrap();
+    }
+    std::fs::hard_link(bench.image("c"), other("c")).unwrap();
+    let ended = bench.run(&["--threads", "1"]);
+    let told = "nnu-preprocess: warning: data/imagesTr/c_0001.nii.gz is the same file as data/imagesTr/c_0000.nii.gz, by links: \
+                two channels show one image";
+    assert_eq!(ended.code, 0, "{:?}", ended.said);
+    let warnings: Vec<_> = ended.said.iter().filter(|line| line.contains("warning")).collect();
+    assert_eq!(warnings, [told]);
+    std::fs::remove_file(other("a")).unwrap();
+    std::os::unix::fs::symlink("a_0000.nii.gz", other("a")).unwrap();
+    let ended = bench.run(&[]);
+    assert_eq!(ended.code, 3);
+    let refused = "data/imagesTr/a_0001.nii.gz: is a link to data/imagesTr/a_0000.nii.gz, another channel of the same case";
+    assert!(ended.said[0].contains(refused), "{:?}", ended.said);
+}
+
 #[test]
 fn a_data_set_becomes_cases_that_open() {
     let bench = Bench::new();

@@ -8,6 +8,7 @@ use super::{ENDINGS, split_ending};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The images of a folder by name.
@@ -129,23 +130,142 @@ fn stem_bytes(name: &OsStr) -> Option<&[u8]> {
     ENDINGS.iter().find_map(|ending| name.as_encoded_bytes().strip_suffix(ending.as_bytes()))
 }
 
-/// The error of files that the caller names one by one, if two of them are the same image.
+/// Whether the files of one case are different images, by name and behind all links.
 ///
 /// # Errors
-/// Names the first two files of one folder that are the same but for their endings, or the same altogether.
+/// Names the first two that are the same but for their endings or their folder's spelling, or of which one is a link to the
+/// other. See [`linked`] for those that meet elsewhere.
 pub fn check_distinct(files: &[PathBuf]) -> Result<()> {
-    let key = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default();
-        let stem = stem_bytes(name).unwrap_or(name.as_encoded_bytes()).to_vec();
-        (file.parent().map(Path::to_path_buf), stem)
-    };
+    if files.len() < 2 {
+        return Ok(());
+    }
     let mut seen = BTreeMap::new();
     for file in files {
-        if let Some(other) = seen.insert(key(file), file) {
-            return Err(twice(other, file));
+        let place = place(file);
+        let name = file.file_name().unwrap_or_default();
+        let stem = stem_bytes(name).unwrap_or(name.as_encoded_bytes()).to_vec();
+        let Some((other, other_place)) =
+            seen.insert((place.parent().map(Path::to_path_buf), stem), (file, place.clone()))
+        else {
+            continue;
+        };
+        return Err(match other_place == place {
+            true => named_twice(other, file),
+            false => twice(other, file),
+        });
+    }
+    for (file, other) in pairs(files) {
+        match meeting(&voxels_of(file), &voxels_of(other)) {
+            Some(Meeting::Link { link, target }) => {
+                let message =
+                    format!("is a link to {}, another channel of the same case", target.display());
+                return Err(Error::input(&link, message).hint(
+                    "put this channel's own file there; if both channels are to show one image, copy it",
+                ));
+            }
+            Some(Meeting::Elsewhere) | None => {}
         }
     }
     Ok(())
+}
+
+/// Two files of one case with the same bytes on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Linked {
+    /// The later one.
+    pub file: PathBuf,
+    /// The earlier one.
+    pub other: PathBuf,
+}
+
+impl fmt::Display for Linked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, other) = (self.file.display(), self.other.display());
+        write!(f, "{file} is the same file as {other}, by links: two channels show one image")
+    }
+}
+
+/// The files of one case that are one file without one being a link to the other: hard links, or links to a third file. So
+/// do stores that keep equal contents once (git-annex, DVC, file systems without duplicates) with channels that are rightly
+/// equal, such as blank ones in the place of missing ones: a mistake most often, but no error.
+pub fn linked(files: &[PathBuf]) -> Vec<Linked> {
+    let meet = |(file, other): &(&PathBuf, &PathBuf)| {
+        matches!(meeting(&voxels_of(file), &voxels_of(other)), Some(Meeting::Elsewhere))
+    };
+    let linked =
+        |(other, file): (&PathBuf, &PathBuf)| Linked { file: file.clone(), other: other.clone() };
+    pairs(files).filter(meet).map(linked).collect()
+}
+
+fn pairs(files: &[PathBuf]) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
+    files
+        .iter()
+        .enumerate()
+        .flat_map(|(i, file)| files[i + 1..].iter().map(move |other| (file, other)))
+}
+
+/// The file of an image's voxels.
+fn voxels_of(image: &Path) -> PathBuf {
+    super::files_of(image).ok().and_then(|mut files| files.pop()).unwrap_or_else(|| image.into())
+}
+
+/// The path itself, its folder behind all links and spellings.
+fn place(file: &Path) -> PathBuf {
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    match (folder.canonicalize(), file.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => file.into(),
+    }
+}
+
+/// How two paths are one file.
+enum Meeting {
+    Link { link: PathBuf, target: PathBuf },
+    Elsewhere,
+}
+
+fn meeting(file: &Path, other: &Path) -> Option<Meeting> {
+    let (found, expected) = (identity(file)?, identity(other)?);
+    if found != expected {
+        return None;
+    }
+    let ends = file.canonicalize().ok()?;
+    if ends != other.canonicalize().ok()? {
+        return Some(Meeting::Elsewhere);
+    }
+    let (file, other) = (file.to_path_buf(), other.to_path_buf());
+    Some(if place(&file) == ends {
+        Meeting::Link { link: other, target: file }
+    } else if place(&other) == ends {
+        Meeting::Link { link: file, target: other }
+    } else {
+        Meeting::Elsewhere
+    })
+}
+
+/// What two names of one file have in common.
+#[cfg(unix)]
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(file: &Path) -> Option<PathBuf> {
+    file.canonicalize().ok()
+}
+
+fn named_twice(file: &Path, other: &Path) -> Error {
+    let message = match file == other {
+        true => "is given for two channels of one case".into(),
+        false => {
+            format!("and {} are one file, given for two channels of one case", other.display())
+        }
+    };
+    Error::input(file, message).hint("name each channel's own file")
 }
 
 fn twice(file: &Path, other: &Path) -> Error {
@@ -221,10 +341,91 @@ mod tests {
         }
         let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         check_distinct(&files(&["x/a.nii", "y/a.nii", "x/b.nii"])).unwrap();
-        for pair in [["x/a.nii", "x/a.nii.gz"], ["x/a.nii", "x/a.nii"]] {
-            let error = check_distinct(&files(&pair)).unwrap_err();
-            assert_eq!(error.path, Path::new(pair[0]));
-            assert!(error.message.contains(pair[1]), "{error}");
+        let error = check_distinct(&files(&["x/a.nii", "x/a.nii.gz"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "x/a.nii: and x/a.nii.gz are both the same channel of one case"
+        );
+        // Nothing is to be moved away where there is but one file.
+        let error = check_distinct(&files(&["x/a.nii", "x/a.nii"])).unwrap_err();
+        assert_eq!(error.to_string(), "x/a.nii: is given for two channels of one case");
+        assert_eq!(error.hint.as_deref(), Some("name each channel's own file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn one_file_under_two_names_is_no_second_channel() {
+        use std::os::unix::fs::symlink;
+        let at = tempfile::tempdir().unwrap();
+        let path = |name: &str| at.path().join(name);
+        std::fs::create_dir_all(path("im/store")).unwrap();
+        for name in
+            ["im/a_0000.nii", "im/store/key", "im/a.hdr", "im/b.hdr", "im/a.img", "im/c.nii"]
+        {
+            crate::Commit::file(&path(name), name.as_bytes()).unwrap();
+        }
+        symlink(path("im"), path("folder")).unwrap();
+        symlink("a_0000.nii", path("im/link.nii")).unwrap();
+        symlink("link.nii", path("im/chain.nii")).unwrap();
+        symlink("a.img", path("im/b.img")).unwrap();
+        symlink("store/key", path("im/d.nii")).unwrap();
+        symlink("store/key", path("im/e.nii")).unwrap();
+        symlink("nowhere", path("im/dangling.nii")).unwrap();
+        symlink("nowhere", path("im/dangles.nii")).unwrap();
+        std::fs::hard_link(path("im/c.nii"), path("im/hard.nii")).unwrap();
+        let files = |names: [&str; 2]| names.map(path);
+        let root = format!("{}/", at.path().display());
+        let found = |names| match check_distinct(&files(names)) {
+            Ok(()) => linked(&files(names)).iter().map(|l| format!("warns: {l}")).collect(),
+            Err(e) => e.to_string(),
+        };
+        let found = |names| found(names).replace(&root, "");
+        let one = "are one file, given for two channels of one case";
+        let link = "another channel of the same case";
+        let same = "by links: two channels show one image";
+        for (names, expected) in [
+            (
+                ["im/a_0000.nii", "im/../im/a_0000.nii"],
+                format!("im/a_0000.nii: and im/../im/a_0000.nii {one}"),
+            ),
+            (
+                ["im/a_0000.nii", "folder/a_0000.nii"],
+                format!("im/a_0000.nii: and folder/a_0000.nii {one}"),
+            ),
+            (
+                ["im/a_0000.nii", "folder/a_0000.nii.gz"],
+                "im/a_0000.nii: and folder/a_0000.nii.gz are both the same channel of one case"
+                    .into(),
+            ),
+            (
+                ["im/a_0000.nii", "im/link.nii"],
+                format!("im/link.nii: is a link to im/a_0000.nii, {link}"),
+            ),
+            (
+                ["im/link.nii", "im/a_0000.nii"],
+                format!("im/link.nii: is a link to im/a_0000.nii, {link}"),
+            ),
+            (
+                ["im/chain.nii", "folder/a_0000.nii"],
+                format!("im/chain.nii: is a link to folder/a_0000.nii, {link}"),
+            ),
+            (["im/a.hdr", "im/b.hdr"], format!("im/b.img: is a link to im/a.img, {link}")),
+            (
+                ["im/d.nii", "im/e.nii"],
+                format!("warns: im/e.nii is the same file as im/d.nii, {same}"),
+            ),
+            (
+                ["im/link.nii", "im/chain.nii"],
+                format!("warns: im/chain.nii is the same file as im/link.nii, {same}"),
+            ),
+            (
+                ["im/c.nii", "im/hard.nii"],
+                format!("warns: im/hard.nii is the same file as im/c.nii, {same}"),
+            ),
+            (["im/a_0000.nii", "im/d.nii"], String::new()),
+            (["im/dangling.nii", "im/dangles.nii"], String::new()),
+        ] {
+            assert_eq!(found(names), expected, "{names:?}");
         }
     }
 }

@@ -99,8 +99,49 @@ fn files_of_one_channel_are_refused_and_missing_ones_named() {
     assert!(error.contains("two/a_0001.nii.gz: is not there: channel 1 (T2) of case a"), "{error}");
     let twice = "--image two/a_0000.nii.gz --image two/a_0000.nii.gz";
     let error = world.fails(&format!("--model fold_0 {twice} --out out"), 3);
-    assert!(error.contains("are both the same channel"), "{error}");
+    assert!(error.contains("a_0000.nii.gz: is given for two channels of one case"), "{error}");
+    assert!(error.contains("hint: name each channel's own file"), "{error}");
     assert!(!world.path("out/a").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn one_file_for_two_channels_is_refused_or_told() {
+    use std::os::unix::fs::symlink;
+    let world = World::new();
+    for c in [0, 1] {
+        store(&world, &format!("images/a_000{c}.nii.gz"), &channel(&world, 0, c), Turn::NONE);
+    }
+    let predict = |what: &str| format!("--model fold_0 {what} --out out");
+    let first = "--image images/a_0000.nii.gz";
+    let error =
+        world.fails(&predict(&format!("{first} --image images/../images/a_0000.nii.gz")), 3);
+    assert!(error.contains("are one file, given for two channels of one case"), "{error}");
+    symlink(world.path("images"), world.path("folder")).unwrap();
+    let error = world.fails(&predict(&format!("{first} --image folder/a_0000.nii.gz")), 3);
+    assert!(error.contains("are one file, given for two channels of one case"), "{error}");
+    symlink("a_0000.nii.gz", world.path("images/zz.nii.gz")).unwrap();
+    let error = world.fails(&predict(&format!("{first} --image images/zz.nii.gz")), 3);
+    let link = "zz.nii.gz: is a link to images/a_0000.nii.gz, another channel of the same case";
+    assert!(error.contains(link), "{error}");
+    std::fs::remove_file(world.path("images/zz.nii.gz")).unwrap();
+    // Given backwards: done, and said.
+    let second = "--image images/a_0001.nii.gz";
+    let log = world.done(&predict(&format!("{second} {first} --id back")));
+    let told = "a_0001.nii.gz is called channel 1 of a, but given as channel 0 of a";
+    assert!(log.contains(told), "{log}");
+    assert!(!world.done(&predict(&format!("{first} {second} --id right"))).contains("warning"));
+    // In a folder.
+    std::fs::remove_file(world.path("images/a_0001.nii.gz")).unwrap();
+    symlink("a_0000.nii.gz", world.path("images/a_0001.nii.gz")).unwrap();
+    let error = world.fails(&predict("--images images"), 3);
+    assert!(error.contains("images/a_0001.nii.gz: is a link to"), "{error}");
+    std::fs::remove_file(world.path("images/a_0001.nii.gz")).unwrap();
+    let [file, other] = ["images/a_0000.nii.gz", "images/a_0001.nii.gz"].map(|p| world.path(p));
+    std::fs::hard_link(file, other).unwrap();
+    let log = world.done(&predict("--images images"));
+    let told = "a_0001.nii.gz is the same file as images/a_0000.nii.gz, by links";
+    assert!(log.contains(told), "{log}");
 }
 
 /// Voxel orders of the image's two channels; the first keeps it as it is.
