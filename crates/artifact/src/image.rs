@@ -39,6 +39,15 @@ pub fn read(path: &Path) -> Result<Volume> {
     png::decode(path, &bytes)
 }
 
+/// Reads an image whose data set's reader isn't known: by ITK's rules, or where these refuse it by nibabel's, which place
+/// sheared images too.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_by_any(path: &Path) -> Result<Volume> {
+    read(path).or_else(|refused| Reader::Nibabel.read(path).map_err(|_| refused))
+}
+
 /// The files an image consists of: itself, or header and voxels of a pair.
 pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if is_picture(path) { Ok(vec![path.into()]) } else { nifti::files_of(path) }

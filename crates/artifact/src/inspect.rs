@@ -2,7 +2,6 @@
 
 use crate::case::OpenCase;
 use crate::fingerprint::Fingerprint;
-use crate::image::Reader;
 use crate::model::{self, History, Model};
 use crate::plan::Plan;
 use crate::postprocessing::Postprocessing;
@@ -136,8 +135,12 @@ fn check_prediction(
 ) -> Result<()> {
     let info = &prediction.prediction;
     let segmentation = record::sibling(path, &info.segmentation)?;
-    // Of all readers this one takes most headers, and only the shape is looked at.
-    let volume = Reader::Nibabel.read(&segmentation).or_else(|_| image::read(&segmentation))?;
+    // Only the shape is looked at, and records that name no reader may be of any.
+    let volume = if info.reader.is_default() {
+        image::read_by_any(&segmentation)?
+    } else {
+        info.reader.read(&segmentation)?
+    };
     let [z, y, x] = volume.geometry.shape;
     if volume.geometry.shape != info.shape {
         return Err(Error::input(

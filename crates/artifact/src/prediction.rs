@@ -4,7 +4,7 @@
 //!   grid, with the source image's geometry.
 //! - `probabilities.npy` f16 `[class, z, y, x]` on the original grid, image axes; with regions `[region, z, y, x]`.
 
-use crate::image::folder::Folder;
+use crate::image::{Reader, folder::Folder};
 use crate::record::check_name;
 use crate::{Error, Kind, Label, Record, Region, Result, nifti};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub struct PredictionInfo {
     pub spacing_mm: [f64; 3],
     /// Voxels per class, in the order of `labels`.
     pub class_voxels: Vec<u64>,
+    /// How the label map is read, as the data set's images are: `dataset.reader` of the plan.
+    #[serde(default, skip_serializing_if = "Reader::is_default")]
+    pub reader: Reader,
 }
 
 impl Kind for Prediction {

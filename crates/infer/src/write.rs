@@ -64,6 +64,7 @@ impl Segmentation {
             shape: original.geometry.shape,
             spacing_mm: original.geometry.spacing_mm,
             class_voxels,
+            reader: plan.dataset.reader,
         };
         let body = Prediction {
             prediction: info,

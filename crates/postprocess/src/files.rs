@@ -89,23 +89,83 @@ pub fn find(folder: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The labels and regions that the predictions' records name; none if all are plain NIfTI files.
+/// What the records of predictions say about their label maps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Labels and regions.
+    pub scheme: Scheme,
+    /// How the maps are read.
+    pub reader: Reader,
+    /// The record that says so, for messages.
+    pub record: PathBuf,
+}
+
+impl Recorded {
+    /// A record's.
+    pub fn of(record: &Path, prediction: &Prediction) -> Self {
+        Self {
+            scheme: Scheme::of_prediction(prediction),
+            reader: prediction.prediction.reader,
+            record: record.into(),
+        }
+    }
+
+    /// Whether another record says the same.
+    ///
+    /// # Errors
+    /// Names both, and what they say.
+    pub fn check_same(&self, other: &Self) -> Result<()> {
+        if !self.scheme.fits(&other.scheme) {
+            return Err(disagree(&other.record, &other.scheme, &self.scheme, &self.record));
+        }
+        if self.reader != other.reader {
+            return Err(other_reader(other, self.reader, &self.record));
+        }
+        Ok(())
+    }
+
+    /// Whether predictions of a folder are those that a plan speaks of.
+    ///
+    /// # Errors
+    /// Names both, and what they say. Records that name no reader agree with every plan.
+    pub fn check_plan(
+        &self,
+        place: &Path,
+        scheme: &Scheme,
+        reader: Reader,
+        plan: &Path,
+    ) -> Result<()> {
+        if !self.scheme.fits(scheme) {
+            return Err(disagree(place, &self.scheme, scheme, plan));
+        }
+        if !self.reader.is_default() && self.reader != reader {
+            return Err(other_reader(self, reader, plan));
+        }
+        Ok(())
+    }
+}
+
+fn other_reader(found: &Recorded, expected: Reader, source: &Path) -> Error {
+    let (found, record) = (found.reader.name(), &found.record);
+    let (expected, source) = (expected.name(), source.display());
+    Error::input(record, format!("is read by {found}, but {source} says {expected}"))
+        .hint("predictions of one data set have one reader (prediction.reader, dataset.reader)")
+}
+
+/// What the predictions' records say; none if all are plain NIfTI files.
 ///
 /// # Errors
 /// If two records disagree.
-pub fn recorded_scheme(predictions: &[Found]) -> Result<Option<Scheme>> {
-    let mut scheme: Option<(&Path, Scheme)> = None;
+pub fn recorded(predictions: &[Found]) -> Result<Option<Recorded>> {
+    let mut first: Option<Recorded> = None;
     for record in predictions.iter().filter_map(|p| p.record.as_deref()) {
-        let here = Scheme::of_prediction(&Record::<Prediction>::load(record)?.body);
-        match &scheme {
-            None => scheme = Some((record, here)),
-            Some((first, expected)) if !expected.fits(&here) => {
-                return Err(disagree(record, &here, expected, first));
-            }
-            Some(_) => {}
+        let here = Recorded::of(record, &Record::<Prediction>::load(record)?.body);
+        match &first {
+            None => first = Some(here),
+            Some(first) => first.check_same(&here)?,
         }
     }
-    Ok(scheme.map(|(_, scheme)| scheme))
+    Ok(first)
 }
 
 /// The error of a file whose labels or regions aren't those of another one.

@@ -184,3 +184,24 @@ x.nii.gz: 1 of 24 values differ, most by 5 at [0, 1, 2, 3] (0 | 5)
 ";
     assert_eq!((code, out.as_str()), (1, expected));
 }
+
+/// A header that says where the image lies by a sheared sform alone, as nnU-Net's nibabel readers take it.
+#[test]
+fn images_that_only_nibabel_places_are_shown_compared_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut geometry = Geometry::plain([2, 3, 4], [3.0, 1.0, 1.0]);
+    geometry.header[252..256].copy_from_slice(&[0, 0, 1, 0]);
+    geometry.header[284..288].copy_from_slice(&0.5f32.to_le_bytes());
+    for (name, value) in [("a.nii", 1i16), ("b.nii", 2)] {
+        let mut map = Array3::<i16>::zeros((2, 3, 4));
+        map[[1, 2, 3]] = value;
+        put(&folder.path().join(name), &encode_labels(map.view(), &geometry, false).unwrap());
+    }
+    assert!(artifact::image::read(&folder.path().join("a.nii")).is_err());
+    let (code, out, err) = run(&["show", "a.nii"], folder.path());
+    assert!(code == 0 && out.contains("[1, 2, 3, 4]"), "{out}{err}");
+    let (code, out, err) = run(&["diff", "a.nii", "b.nii"], folder.path());
+    assert!(code == 1 && out.contains("1 of 24 values differ"), "{code} {out}{err}");
+    let (code, _, err) = run(&["verify", "a.nii"], folder.path());
+    assert_eq!(code, 0, "{err}");
+}

@@ -41,12 +41,15 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let scheme = Scheme::of_rules(&rules);
     let hash = hash_file(&args.postprocessing)?;
     let predictions = files::find(&args.predictions)?;
-    if let Some(found) = files::recorded_scheme(&predictions)?.filter(|s| !s.fits(&scheme)) {
+    let recorded = files::recorded(&predictions)?;
+    if let Some(found) = recorded.as_ref().map(|r| &r.scheme).filter(|s| !s.fits(&scheme)) {
         let source = &args.postprocessing;
-        return Err(files::disagree(&args.predictions, &found, &scheme, source).into());
+        return Err(files::disagree(&args.predictions, found, &scheme, source).into());
     }
+    // Maps of other programs beside them are of the same data set.
+    let reader = recorded.map_or_else(Reader::default, |r| r.reader);
     let removed = each_case(run, "cases", &predictions, |found| {
-        apply(args, run, (&rules, &scheme), &hash, found)
+        apply(args, run, (&rules, &scheme, reader), &hash, found)
             .map_err(|e| e.context(format!("case {}", found.case)))
     })?;
     report(&rules, &removed.into_iter().flatten().collect::<Vec<_>>(), run);
@@ -74,7 +77,7 @@ fn report(rules: &Postprocessing, removed: &[Vec<u64>], run: &Run) {
 fn apply(
     args: &Args,
     run: &Run,
-    (rules, scheme): (&Postprocessing, &Scheme),
+    (rules, scheme, reader): (&Postprocessing, &Scheme, Reader),
     hash: &str,
     found: &Found,
 ) -> Result<Option<Vec<u64>>> {
@@ -83,13 +86,17 @@ fn apply(
         .provenance()
         .input("--postprocessing", hash)
         .input("--predictions", files::hash_predictions(std::slice::from_ref(found))?);
-    let Some(commit) = run.begin::<Prediction>(&record, &provenance)? else { return Ok(None) };
-    let volume = files::read_map(Reader::default(), &found.segmentation)?;
+    if run.up_to_date::<Prediction>(&record, &provenance)? {
+        return Ok(None);
+    }
+    // Before the output's folder is made: a map that can't be read leaves none behind.
+    let volume = files::read_map(reader, &found.segmentation)?;
     let mut classes =
         prediction::class_indices(&found.segmentation, &volume, &scheme.labels, None)?;
+    let Some(commit) = run.begin::<Prediction>(&record, &provenance)? else { return Ok(None) };
     let removed = largest::apply(rules, &mut classes);
     let ending = ending_of(&found.segmentation);
-    let of = (found.case.as_str(), scheme);
+    let of = (found.case.as_str(), scheme, reader);
     write_prediction(commit, &provenance, of, &classes, &volume.geometry, ending)?;
     Ok(Some(removed))
 }

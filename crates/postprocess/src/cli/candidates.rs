@@ -84,9 +84,9 @@ impl Planned<'_> {
         self.plan.configuration(&named.configuration).map_err(in_plan)?;
         let place = &named.folders[0];
         let predictions = files::merge(&named.folders)?;
-        if let Some(found) = files::recorded_scheme(&predictions)?.filter(|s| !s.fits(self.scheme))
-        {
-            return Err(files::disagree(place, &found, self.scheme, self.plan_path).into());
+        if let Some(recorded) = files::recorded(&predictions)? {
+            let reader = self.plan.dataset.reader;
+            recorded.check_plan(place, self.scheme, reader, self.plan_path)?;
         }
         let folds = files::out_of_fold(place, &predictions, self.splits_path, self.folds)?;
         let configuration = named.configuration.clone();

@@ -1,13 +1,13 @@
 //! `nnu-postprocess ensemble`.
 
 use super::{each_case, ending_of, write_prediction};
-use artifact::image::{self, Geometry, meet};
+use artifact::image::{Geometry, Reader, meet};
 use artifact::prediction::{Found, PROBABILITIES, Prediction};
 use artifact::{Commit, Provenance, Record, npy};
 use half::f16;
 use postprocess::average::Members;
 use postprocess::decision::Rule;
-use postprocess::files;
+use postprocess::files::{self, Recorded};
 use postprocess::scheme::Scheme;
 use stage::{Common, Error, Files, Result, Run};
 use std::collections::BTreeMap;
@@ -80,22 +80,26 @@ fn ensemble(args: &Args, run: &Run, case: &Case) -> Result<()> {
     let records: artifact::Result<Vec<_>> =
         case.members.iter().map(files::with_probabilities).collect();
     let (records, paths): (Vec<Record<Prediction>>, Vec<PathBuf>) = records?.into_iter().unzip();
-    let scheme = agreed(&case.members, &records)?;
-    let geometry = common_grid(&case.members)?;
+    let Recorded { scheme, reader, .. } = agreed(&case.members, &records)?;
+    let geometry = common_grid(reader, &case.members)?;
     let out = args.out.join(&case.id).join("prediction.toml");
     let mut provenance = run.provenance().option("probabilities", args.probabilities);
     for member in &case.members {
         let hash = files::hash_probabilities(std::slice::from_ref(member))?;
         provenance = provenance.input("--predictions", hash);
     }
+    if run.up_to_date::<Prediction>(&out, &provenance)? {
+        return Ok(());
+    }
+    // Before the output's folder is made: probabilities that can't be read leave none behind.
+    let members = Members::open(&paths, scheme.outputs(), geometry.shape)?;
     let Some(mut commit) = run.begin::<Prediction>(&out, &provenance)? else { return Ok(()) };
     if !args.probabilities {
         // An earlier call's would not be this record's.
         commit.without(PROBABILITIES);
     }
-    let members = Members::open(&paths, scheme.outputs(), geometry.shape)?;
     let ending = ending_of(&case.members[0].segmentation);
-    let of = (case.id.as_str(), &scheme);
+    let of = (case.id.as_str(), &scheme, reader);
     write(args.probabilities, commit, &provenance, of, &members, &geometry, ending)
 }
 
@@ -103,7 +107,7 @@ fn write(
     probabilities: bool,
     mut commit: Commit,
     provenance: &Provenance,
-    (id, scheme): (&str, &Scheme),
+    (id, scheme, reader): (&str, &Scheme, Reader),
     members: &Members,
     geometry: &Geometry,
     ending: &str,
@@ -123,28 +127,26 @@ fn write(
             Ok(())
         })?;
     }
-    write_prediction(commit, provenance, (id, scheme), &classes, geometry, ending)
+    write_prediction(commit, provenance, (id, scheme, reader), &classes, geometry, ending)
 }
 
-/// What all members say that their outputs mean.
-fn agreed(members: &[Found], records: &[Record<Prediction>]) -> Result<Scheme> {
-    let schemes: Vec<Scheme> = records.iter().map(|r| Scheme::of_prediction(&r.body)).collect();
-    match schemes.iter().position(|scheme| !scheme.fits(&schemes[0])) {
-        None => Ok(schemes[0].clone()),
-        Some(at) => {
-            let [first, other] = [0, at].map(|at| members[at].record.as_deref());
-            let (first, other) = (first.unwrap_or(Path::new("")), other.unwrap_or(Path::new("")));
-            let error = files::disagree(other, &schemes[at], &schemes[0], first);
-            Err(error.hint("only models of one data set can be averaged").into())
-        }
-    }
+/// What all members say that their outputs mean, and how their maps are read.
+fn agreed(members: &[Found], records: &[Record<Prediction>]) -> Result<Recorded> {
+    let of = |(found, record): (&Found, &Record<Prediction>)| {
+        Recorded::of(found.record.as_deref().unwrap_or(Path::new("")), &record.body)
+    };
+    let mut all = members.iter().zip(records).map(of).collect::<Vec<_>>().into_iter();
+    let Some(first) = all.next() else { return Err(Error::input("no predictions to average")) };
+    let hint = "only models of one data set can be averaged";
+    all.try_for_each(|other| first.check_same(&other)).map_err(|e| e.hint(hint))?;
+    Ok(first)
 }
 
 /// The grid that all members lie on.
-fn common_grid(members: &[Found]) -> Result<Geometry> {
-    let (geometry, _) = image::read_header(&members[0].segmentation)?;
+fn common_grid(reader: Reader, members: &[Found]) -> Result<Geometry> {
+    let (geometry, _) = reader.read_header(&members[0].segmentation)?;
     for member in &members[1..] {
-        let (other, _) = image::read_header(&member.segmentation)?;
+        let (other, _) = reader.read_header(&member.segmentation)?;
         let first = (members[0].segmentation.as_path(), &geometry);
         let hint = "these are predictions of different images";
         let apart = meet((&member.segmentation, &other), first).map_err(|e| e.hint(hint))?;

@@ -2,7 +2,7 @@
 
 use super::each_case;
 use artifact::image::folder::Folder;
-use artifact::image::{Reader, Turn, Volume, meet};
+use artifact::image::{Apart, Reader, Turn, Volume, meet};
 use artifact::plan::Plan;
 use artifact::prediction::Found;
 use artifact::splits::Splits;
@@ -76,8 +76,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let cases = pair(args, &predictions, run)?;
     let plan = args.plan.as_ref().map(|path| Record::<Plan>::load(path)).transpose()?;
     let plan = plan.map(|record| record.body);
-    let reader = plan.as_ref().map_or_else(Reader::default, |plan| plan.dataset.reader);
-    let scheme = scheme(args, plan.as_ref(), &predictions)?;
+    let (scheme, reader) = described(args, plan.as_ref(), &predictions)?;
     let provenance = provenance(args, &predictions, &cases, run)?;
     let pictures_there =
         || cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
@@ -187,17 +186,23 @@ fn missing(folder: &Path, id: &str, what: &str) -> Error {
         .hint(format!("expected {id}.nii.gz or {id}.nii in this folder"))
 }
 
-/// What the plan says, else the records. Both must agree.
-fn scheme(args: &Args, plan: Option<&Plan>, predictions: &[Found]) -> Result<Option<Scheme>> {
-    let recorded = files::recorded_scheme(predictions)?;
-    let (Some(plan), Some(path)) = (plan, &args.plan) else { return Ok(recorded) };
-    let planned = Scheme::of(plan);
-    match recorded {
-        Some(recorded) if !recorded.fits(&planned) => {
-            Err(files::disagree(&args.predictions[0], &recorded, &planned, path).into())
-        }
-        _ => Ok(Some(planned)),
+/// What the plan says, else the records: what label maps hold, and how they are read. Both must agree; the reader is none
+/// where nothing names one.
+fn described(
+    args: &Args,
+    plan: Option<&Plan>,
+    predictions: &[Found],
+) -> Result<(Option<Scheme>, Option<Reader>)> {
+    let recorded = files::recorded(predictions)?;
+    let (Some(plan), Some(path)) = (plan, &args.plan) else {
+        let reader = recorded.as_ref().map(|r| r.reader).filter(|reader| !reader.is_default());
+        return Ok((recorded.map(|r| r.scheme), reader));
+    };
+    let (planned, reader) = (Scheme::of(plan), plan.dataset.reader);
+    if let Some(recorded) = recorded {
+        recorded.check_plan(&args.predictions[0], &planned, reader, path)?;
     }
+    Ok((Some(planned), Some(reader)))
 }
 
 fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> Result<Provenance> {
@@ -222,13 +227,54 @@ fn provenance(args: &Args, predictions: &[Found], cases: &[Case], run: &Run) -> 
 #[derive(Clone, Copy)]
 struct Reading<'a> {
     run: &'a Run,
-    reader: Reader,
+    /// None where neither a plan nor records name one: the default reads then.
+    reader: Option<Reader>,
     scheme: Option<&'a Scheme>,
+}
+
+/// Way out where maps don't lie on each other as stored, which a reader that nothing named may turn, or places otherwise.
+const NAME_READER: &str = "if the data set's reader turns images to RAS, or is one of nibabel's: give --plan, which names it";
+
+impl Reading<'_> {
+    /// Says that a map lies elsewhere.
+    fn warn(&self, apart: &Apart) {
+        if self.reader.is_none() && apart.turned {
+            self.run.warn(format_args!("{apart}; {NAME_READER}"));
+        } else {
+            self.run.warn(apart);
+        }
+    }
+
+    /// The error of two maps, with a way out where another reader would have taken them.
+    fn explain(&self, case: &Case, error: Error) -> Error {
+        if self.reader.is_some() || error.hint.is_some() {
+            return error;
+        }
+        let taken = |reader: Reader| {
+            let header = |path: &Path| reader.read_header(path).map(|(geometry, _)| geometry);
+            let (Ok(predicted), Ok(reference)) = (header(&case.predicted), header(&case.reference))
+            else {
+                return false;
+            };
+            let turn = reader.turn_like(&predicted, &reference);
+            predicted.turned(turn).same_grid(&reference).is_ok()
+        };
+        let others = [Reader::SimpleItkRas, Reader::Nibabel, Reader::NibabelRas];
+        if taken(Reader::default()) || !others.into_iter().any(taken) {
+            return error;
+        }
+        error.hint(NAME_READER)
+    }
 }
 
 /// Counts one case and draws its picture; also the volume of its voxels.
 fn evaluate(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
-    let Reading { run, reader, scheme } = how;
+    count(case, how).map_err(|error| how.explain(case, error))
+}
+
+fn count(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
+    let Reading { reader, scheme, .. } = how;
+    let reader = reader.unwrap_or_default();
     if case.overlay.is_none()
         && let Some(predicted) = files::read_bytes(reader, &case.predicted)?
         && let Some(reference) = files::read_bytes(reader, &case.reference)?
@@ -236,7 +282,7 @@ fn evaluate(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
     {
         let on = (case.reference.as_path(), &reference.geometry);
         let apart = meet((&case.predicted, &predicted.geometry), on)?;
-        apart.iter().for_each(|apart| run.warn(apart));
+        apart.iter().for_each(|apart| how.warn(apart));
         let counts = Counts::of_bytes(predicted.voxels(), reference.voxels());
         declared(case, &counts, scheme)?;
         return Ok((counts, voxel_ml(reference.geometry.spacing_mm)));
@@ -245,7 +291,7 @@ fn evaluate(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
     let reference = files::read_map(reader, &case.reference)?;
     let on = (case.reference.as_path(), &reference.geometry);
     let (predicted, apart) = reader.lay(&case.predicted, predicted, on)?;
-    apart.iter().for_each(|apart| run.warn(apart));
+    apart.iter().for_each(|apart| how.warn(apart));
     let counts = compare(case, &predicted, &reference)?;
     declared(case, &counts, scheme)?;
     let voxel_ml = voxel_ml(reference.geometry.spacing_mm);
@@ -257,7 +303,7 @@ fn evaluate(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
         let scores = counts.scores(&scheme, voxel_ml);
         let entries = entries(&scheme, &scores, number);
         let (volume, apart) = reader.lay(image, reader.read(image)?, on)?;
-        apart.iter().for_each(|apart| run.warn(apart));
+        apart.iter().for_each(|apart| how.warn(apart));
         draw(case, &entries, number, [&predicted, &reference], &volume, picture)?;
     }
     Ok((counts, voxel_ml))

@@ -1,6 +1,7 @@
 //! `nnu-postprocess fit`.
 
 use super::{Reading, each_case, read_predicted, read_reference};
+use artifact::image::Reader;
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::Found;
@@ -47,7 +48,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
     let scheme = Scheme::of(&plan);
     let references = references(&args.labels)?;
-    let predictions = predictions(args, &scheme, &references)?;
+    let predictions = predictions(args, (&scheme, plan.dataset.reader), &references)?;
     let all: Vec<Found> = predictions.values().cloned().collect();
     let maps = references.iter().map(|(case, path)| (case.as_str(), path.as_path()));
     let provenance = run
@@ -98,12 +99,12 @@ pub(super) fn references(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// Predictions by case; every one needs a label, and none may be there twice.
 fn predictions(
     args: &Args,
-    scheme: &Scheme,
+    (scheme, reader): (&Scheme, Reader),
     references: &[(String, PathBuf)],
 ) -> Result<BTreeMap<String, Found>> {
     let merged = files::merge(&args.predictions)?;
-    if let Some(found) = files::recorded_scheme(&merged)?.filter(|found| !found.fits(scheme)) {
-        return Err(files::disagree(&args.predictions[0], &found, scheme, &args.plan).into());
+    if let Some(recorded) = files::recorded(&merged)? {
+        recorded.check_plan(&args.predictions[0], scheme, reader, &args.plan)?;
     }
     let labelled = |case: &String| references.binary_search_by(|(id, _)| id.cmp(case)).is_ok();
     if let Some(found) = merged.iter().find(|found| !labelled(&found.case)) {

@@ -105,7 +105,7 @@ fn read_predicted(
 fn write_prediction(
     mut commit: Commit,
     provenance: &Provenance,
-    (case, scheme): (&str, &Scheme),
+    (case, scheme, reader): (&str, &Scheme, Reader),
     classes: &Array3<i16>,
     geometry: &Geometry,
     ending: &str,
@@ -124,6 +124,7 @@ fn write_prediction(
         shape: geometry.shape,
         spacing_mm: geometry.spacing_mm,
         class_voxels,
+        reader,
     };
     let Scheme { labels, regions, .. } = scheme.clone();
     Ok(commit.finish(provenance, &Prediction { prediction: info, labels, regions })?)

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(dead_code, reason = "not every test file needs all of it")]
 
+use artifact::image::Reader;
 use artifact::model::{Model, ModelInfo};
 use artifact::nifti::{Geometry, encode_labels};
 use artifact::plan::Plan;
@@ -141,6 +142,19 @@ pub fn probabilities(weak: i16, errors: usize) -> Array4<f32> {
 
 /// Writes `CASE/prediction.toml` with everything beside it.
 pub fn write_prediction(folder: &Path, case: &str, maps: &Array4<f32>, weights: &str) {
+    let (_, z, y, x) = maps.dim();
+    let geometry = Geometry::plain([z, y, x], [3.0, 1.0, 1.0]);
+    write_placed(folder, case, maps, weights, (&geometry, Reader::default()));
+}
+
+/// As [`write_prediction`], at a place and of a reader.
+pub fn write_placed(
+    folder: &Path,
+    case: &str,
+    maps: &Array4<f32>,
+    weights: &str,
+    (geometry, reader): (&Geometry, Reader),
+) {
     let mut commit = Commit::begin(&folder.join(case).join("prediction.toml")).unwrap();
     let (_, z, y, x) = maps.dim();
     let halves = maps.mapv(f16::from_f32);
@@ -149,8 +163,7 @@ pub fn write_prediction(folder: &Path, case: &str, maps: &Array4<f32>, weights: 
         let column = halves.slice(s![.., z, y, x]);
         (0..3i16).rev().max_by(|a, b| column[*a as usize].total_cmp(&column[*b as usize])).unwrap()
     });
-    let geometry = Geometry::plain([z, y, x], [3.0, 1.0, 1.0]);
-    let bytes = encode_labels(classes.view(), &geometry, true).unwrap();
+    let bytes = encode_labels(classes.view(), geometry, true).unwrap();
     commit.bytes("segmentation.nii.gz", &bytes).unwrap();
     let count = |class: i16| classes.iter().filter(|&&c| c == class).count() as u64;
     let info = PredictionInfo {
@@ -159,6 +172,7 @@ pub fn write_prediction(folder: &Path, case: &str, maps: &Array4<f32>, weights: 
         shape: geometry.shape,
         spacing_mm: geometry.spacing_mm,
         class_voxels: vec![count(0), count(1), count(2)],
+        reader,
     };
     let provenance = Provenance::default().input("weights", weights);
     let body = Prediction { prediction: info, labels: labels(), regions: Vec::new() };

@@ -2,9 +2,10 @@
 
 use crate::array::{place, short};
 use crate::tree::{self, FileKind};
+use artifact::image::Reader;
 use artifact::inspect::AnyRecord;
 use artifact::npy::Mapped;
-use artifact::{nifti, npz};
+use artifact::npz;
 use stage::{Common, Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -270,7 +271,11 @@ fn archives(args: &Args, a: &Path, b: &Path, name: &str) -> artifact::Result<Lin
 }
 
 fn images(args: &Args, a: &Path, b: &Path, name: &str) -> artifact::Result<Lines> {
-    let (a, b) = (nifti::read(a)?, nifti::read(b)?);
+    let by = |reader: Reader| Ok((reader.read(a)?, reader.read(b)?));
+    // Both by one rule: ITK's, or where it refuses one of them nibabel's.
+    let read = by(Reader::SimpleItk);
+    let read = read.or_else(|refused: artifact::Error| by(Reader::Nibabel).map_err(|_| refused));
+    let (a, b) = read?;
     if a.channels.shape() != b.channels.shape() {
         return Ok(vec![format!("{name}: {:?} | {:?}", a.channels.shape(), b.channels.shape())]);
     }

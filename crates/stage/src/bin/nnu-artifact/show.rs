@@ -76,7 +76,7 @@ fn contents(path: &Path) -> artifact::Result<Vec<String>> {
             std::iter::once(first).chain(arrays.iter().map(line)).collect()
         }
         FileKind::Nifti => {
-            let volume = artifact::image::read(path)?;
+            let volume = artifact::image::read_by_any(path)?;
             let statistics = Statistics::of(volume.channels.iter().map(|&v| f64::from(v)));
             let g = &volume.geometry;
             vec![

@@ -2,7 +2,7 @@
 
 use crate::tree::{self, FileKind};
 use artifact::npy::Mapped;
-use artifact::{inspect, nifti, npz};
+use artifact::{image, inspect, npz};
 use stage::{Error, Result, Run};
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ fn one(path: &Path) -> Vec<artifact::Error> {
     let checked = match FileKind::of(path) {
         FileKind::Npy => Mapped::open(path).map(drop),
         FileKind::Npz => npz::read(path).map(drop),
-        FileKind::Nifti => nifti::read(path).map(drop),
+        FileKind::Nifti => image::read_by_any(path).map(drop),
         _ => return inspect::verify(path),
     };
     checked.err().into_iter().collect()
