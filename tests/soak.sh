@@ -4,8 +4,8 @@
 # The first quarter, half, three quarters and all of N phantoms go through all stages, each time anew. Prints, per stage, the
 # peak memory of its own (RssAnon of /proc/PID/status: without the cases that training and augmentation map, which the system
 # takes back as it likes) and the most open descriptors (/proc/PID/fd), both looked at every 10 ms. Exit code 1 if
-# a stage opens more files for all than for a quarter, or takes more than 4 KiB a case more memory (a case's entry in lists
-# and records) beyond 8 MiB (allocators, buffers that fill).
+# a stage opens more files for all than for a quarter, or takes more than 16 KiB a case more memory: a case's entry in lists and
+# records (a training keeps the records of all its cases), less than the smallest of its arrays, 27 KiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cases=${1:-2000}
@@ -39,7 +39,7 @@ soak() {
   seconds[$stage,$n]=$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
 }
 
-"$bin/nnu-phantom" -q --training "$cases" --test 1 --shape 8,16,16 --spacing 3,1.2,1.2 --out all
+"$bin/nnu-phantom" -q --training "$cases" --test 1 --shape 12,24,24 --spacing 3,1.2,1.2 --out all
 quarters=($((cases / 4)) $((cases / 2)) $((cases * 3 / 4)) "$cases")
 for n in "${quarters[@]}"; do
   rm -rf data run
@@ -82,7 +82,7 @@ for stage in "${stages[@]}"; do
   done
   echo
   first=${quarters[0]} last=${quarters[3]}
-  if ((files[$stage,$last] > files[$stage,$first] + 2 || memory[$stage,$last] - memory[$stage,$first] > 8192 + 4 * (last - first))); then
+  if ((files[$stage,$last] > files[$stage,$first] + 2 || memory[$stage,$last] - memory[$stage,$first] > 16 * (last - first))); then
     grown+=("$stage")
   fi
 done
