@@ -19,9 +19,11 @@ fn refused(table: &str, key: &str, line: &str) -> String {
 #[test]
 fn recipes_that_no_training_could_follow_are_refused_by_key() {
     let augmentation = [
-        ("elastic_sigma", "[0.0, 13.0]", "[0, 13], expected above 0 and at most 1000"),
-        ("elastic_sigma", "[-1.0, 13.0]", "[-1, 13], expected above 0 and at most 1000"),
-        ("elastic_sigma", "[9.0, 1e300]", "[9, 1e300], expected above 0 and at most 1000"),
+        ("elastic_sigma", "[0.0, 13.0]", "[0, 13], expected 0.1 to 1000"),
+        ("elastic_sigma", "[1e-170, 13.0]", "[1e-170, 13], expected 0.1 to 1000"),
+        ("elastic_sigma", "[0.09, 13.0]", "[0.09, 13], expected 0.1 to 1000"),
+        ("elastic_sigma", "[-1.0, 13.0]", "[-1, 13], expected 0.1 to 1000"),
+        ("elastic_sigma", "[9.0, 1e300]", "[9, 1e300], expected 0.1 to 1000"),
         ("elastic_alpha_3d", "[-0.5, 900.0]", "[-0.5, 900], expected 0 to 100000"),
         ("elastic_alpha_2d", "[-1.0, 200.0]", "[-1, 200], expected 0 to 100000"),
         ("mirror_axes", "[0, 2, 0]", "[0, 2, 0], expected each of 0, 1, 2 at most once"),

@@ -16,9 +16,9 @@ use tempfile::tempdir;
 use toml::{Table, Value};
 
 /// What ends of ranges are made of.
-const CANDIDATES: [f64; 20] = [
-    -360.0, -1.0, 0.0, 1e-16, 1e-6, 1e-3, 0.01, 0.5, 1.0, 2.0, 10.0, 50.0, 64.0, 100.0, 360.0,
-    1000.0, 1e4, 1e5, 1e6, 1e30,
+const CANDIDATES: [f64; 24] = [
+    -360.0, -1.0, 0.0, 1e-300, 1e-170, 1e-100, 1e-16, 1e-6, 1e-3, 0.01, 0.1, 0.5, 1.0, 2.0, 10.0,
+    50.0, 64.0, 100.0, 360.0, 1000.0, 1e4, 1e5, 1e6, 1e30,
 ];
 
 fn checked(table: &Table) -> Option<Recipe> {

@@ -18,6 +18,8 @@ const RATIO: Rule = Within(0.0, 1e6);
 const DEGREES: Rule = Within(-360.0, 360.0);
 /// Factors on coordinates and intensities, exponents.
 const FACTOR: Rule = Within(0.01, 100.0);
+/// Widths of a Gaussian in voxels: far below one it smooths nothing, and its square is lost.
+const SMOOTHING: Rule = Within(0.1, 1000.0);
 /// Weights of the losses; f32 sums of them stay far from its end.
 const WEIGHT: Rule = Within(0.0, 1000.0);
 
@@ -173,7 +175,7 @@ impl Augmentation {
             ("scaling_factor", self.scaling_factor, FACTOR),
             ("elastic_alpha_3d", self.elastic_alpha_3d, displacement),
             ("elastic_alpha_2d", self.elastic_alpha_2d, displacement),
-            ("elastic_sigma", self.elastic_sigma, Above(0.0, 1000.0)),
+            ("elastic_sigma", self.elastic_sigma, SMOOTHING),
             ("noise_sigma", self.noise_sigma, Within(0.0, 1e4)),
             ("blur_sigma", self.blur_sigma, Within(0.0, 50.0)),
             ("brightness_factor", self.brightness_factor, FACTOR),
