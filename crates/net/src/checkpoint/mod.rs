@@ -14,6 +14,7 @@ mod writer;
 
 use crate::unet::Topology;
 use archive::Archive;
+use artifact::bounds::MAX_COUNT;
 use artifact::npz::Named;
 use artifact::plan::{Encoder, Network};
 use artifact::recipe::Recipe;
@@ -24,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use value::{Tensor, Value, Values};
 pub use writer::{Export, encode};
+
+/// Characters of a value in a message.
+const MOST_SHOWN: usize = 120;
 
 /// What a checkpoint says.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,9 +109,9 @@ pub fn read(path: &Path, spec: &Network) -> Result<Checkpoint> {
     let arguments = values.entry(root, "init_args").unwrap_or(root);
     Ok(Checkpoint {
         parameters,
-        epochs: values.count_at(root, "current_epoch"),
+        epochs: counted(&archive, &values, root, "current_epoch")?,
         configuration: values.text_at(arguments, "configuration").map(Into::into),
-        fold: values.count_at(arguments, "fold"),
+        fold: counted(&archive, &values, arguments, "fold")?,
         trainer: values.text_at(root, "trainer_name").map(Into::into),
         mirror_axes,
         flat,
@@ -155,6 +159,21 @@ fn open(path: &Path) -> Result<(Archive, Values)> {
     Ok((archive, values))
 }
 
+/// A number of epochs or of a fold.
+fn counted(
+    archive: &Archive,
+    values: &Values,
+    dict: value::Id,
+    key: &str,
+) -> Result<Option<usize>> {
+    match values.count_at(dict, key) {
+        Some(n) if n > MAX_COUNT => {
+            Err(archive.error(format!("{key} = {n}, expected at most {MAX_COUNT}")))
+        }
+        count => Ok(count),
+    }
+}
+
 /// `inference_allowed_mirroring_axes`: None, or axes in any order.
 fn mirror_axes(archive: &Archive, values: &Values) -> Result<Vec<usize>> {
     const KEY: &str = "inference_allowed_mirroring_axes";
@@ -168,7 +187,10 @@ fn mirror_axes(archive: &Archive, values: &Values) -> Result<Vec<usize>> {
     let mut axes: Vec<usize> = axes.unwrap_or(vec![usize::MAX]);
     axes.sort_unstable();
     if axes.windows(2).any(|pair| pair[0] == pair[1]) || axes.last().is_some_and(|last| *last > 2) {
-        let found = values.json(found).map_or("an object".into(), |json| json.to_string());
+        let mut found = values.json(found).map_or("an object".into(), |json| json.to_string());
+        if let Some((end, _)) = found.char_indices().nth(MOST_SHOWN) {
+            found.replace_range(end.., "…");
+        }
         let expected = "None or axes of the patch, each at most once, such as (0, 1, 2)";
         return Err(archive.error(format!("{KEY} = {found}, expected {expected}")));
     }
@@ -224,7 +246,7 @@ fn check_names(
         return Err(archive.error(format!("tensor {missing}: missing")));
     }
     if let Some(extra) = found.keys().find(|name| !known.contains(**name)) {
-        let extra: String = extra.chars().take(120).collect();
+        let extra: String = extra.chars().take(MOST_SHOWN).collect();
         return Err(archive
             .error(format!("tensor {extra}: found, but there is no such tensor in this network")));
     }
@@ -249,6 +271,12 @@ fn parameter(
         );
     }
     let array = archive.tensor(values, own, tensor)?;
+    if let Some((at, value)) = array.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        let line = format!("tensor {own}: number {at} is {value}, expected finite numbers");
+        return Err(archive
+            .error(line)
+            .hint("the training diverged; take another checkpoint of it"));
+    }
     for again in &names.theirs[1..] {
         let Some(other) = found.get(&again[..]).filter(|other| *other != tensor) else { continue };
         let same = other.size == names.shape && {

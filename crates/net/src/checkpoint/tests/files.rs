@@ -367,6 +367,55 @@ fn axes_of_mirroring_are_none_or_axes_of_the_patch() {
         );
         assert_eq!(read_with(value), Err(expected));
     }
+    // A hundred thousand axes.
+    let many = [b"](", "K\x01".repeat(100_000).as_bytes(), b"e"].concat();
+    let message = read_with(&many).unwrap_err();
+    assert!(
+        message.contains("_axes = [1,1,1,") && message.contains("…, expected None"),
+        "{message}"
+    );
+    assert!(message.len() < 300, "{}", message.len());
+}
+
+#[test]
+fn weights_and_counts_that_no_model_has_are_refused() {
+    for (number, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")]
+    {
+        // Of every storage in turn the last number.
+        let tensors = parameters().len();
+        for index in 0..tensors {
+            let storage = format!("checkpoint/data/{index}");
+            let bytes = changed(|name, mut bytes| {
+                if name == storage {
+                    let at = bytes.len() - 4;
+                    bytes[at..].copy_from_slice(&number.to_le_bytes());
+                }
+                Some(bytes)
+            });
+            let said = refusal(&bytes);
+            let end = format!(" is {shown}, expected finite numbers");
+            assert!(said.starts_with("tensor ") && said.ends_with(&end), "{storage}: {said}");
+        }
+    }
+    let with = |key: &str, number: i64| {
+        let key = key.as_bytes();
+        let bytes = changed(|name, bytes| {
+            if !name.ends_with("data.pkl") {
+                return Some(bytes);
+            }
+            let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+            assert_eq!(bytes[at], b'K');
+            let long = [b"\x8a\x08", &number.to_le_bytes()[..]].concat();
+            Some([&bytes[..at], &long[..], &bytes[at + 2..]].concat())
+        });
+        refusal(&bytes)
+    };
+    for (key, number) in
+        [("current_epoch", 1 << 62), ("current_epoch", 1_000_000_001), ("fold", 1 << 62)]
+    {
+        let expected = format!("{key} = {number}, expected at most 1000000000");
+        assert_eq!(with(key, number), expected);
+    }
 }
 
 #[test]
