@@ -32,11 +32,23 @@ pub fn first_channel(images: &Folder, case: &str) -> Result<Option<PathBuf>> {
     }))
 }
 
+/// Refuses an image that the machine hasn't the memory to work on.
+///
+/// # Errors
+/// With what is needed and what is there.
+pub fn admit(path: &Path) -> Result<()> {
+    // Once while it is read; and as much again for what it is compared with, its components, and the result.
+    let bytes = 2.0 * image::reading_bytes(&[path.into()]);
+    stage::memory::require(bytes)
+        .map_err(|e| Error { hint: e.hint, ..Error::input(path, e.message) })
+}
+
 /// Reads a label map: a volume of one channel, its axes as stored.
 ///
 /// # Errors
-/// If it can't be read or has several channels.
+/// If it can't be read, no memory holds it, or it has several channels.
 pub fn read_map(reader: Reader, path: &Path) -> Result<Volume> {
+    admit(path)?;
     let volume = reader.read(path)?;
     image::check_label(path, &volume)?;
     Ok(volume)
@@ -45,11 +57,12 @@ pub fn read_map(reader: Reader, path: &Path) -> Result<Volume> {
 /// Reads a label map as it is stored, if that is as bytes; [`read_map`] reads the others.
 ///
 /// # Errors
-/// If its voxels can't be read.
+/// If its voxels can't be read, or no memory holds them.
 pub fn read_bytes(reader: Reader, path: &Path) -> Result<Option<ByteVolume>> {
     if path.extension().is_some_and(|ending| ending == "png") {
         return Ok(None);
     }
+    admit(path)?;
     ByteVolume::read_by(reader, path)
 }
 

@@ -441,3 +441,43 @@ fn two_files_of_one_case_are_refused_by_both_names() {
         assert!(error.contains(stray) && error.contains(beside), "{error}");
     }
 }
+
+/// A label map of few stored bytes that says very many voxels.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_case_beyond_the_memory_fails_alone() {
+    let data = data();
+    let fit = ["fit", "--labels", "labels", "--predictions", "predictions", "--plan", "plan.toml"];
+    let fitted = run(&[&fit[..], &["--out", "fitted.toml"]].concat(), data.path());
+    assert!(fitted.status.success(), "{}", stderr(&fitted));
+    let large = Array3::<i16>::zeros((300, 500, 500));
+    for folder in ["labels", "predictions"] {
+        save(data.path().join(folder).join("c.nii.gz"), &large);
+    }
+    let image = Array4::<f32>::zeros((1, 300, 500, 500));
+    let geometry = Geometry::plain([300, 500, 500], [3.0, 1.0, 1.0]);
+    let bytes = encode_image(image.view(), &geometry, true).unwrap();
+    Commit::file(&data.path().join("images/c_0000.nii.gz"), &bytes).unwrap();
+    let apply = "apply --predictions predictions --postprocessing fitted.toml --out applied";
+    let evaluate =
+        "evaluate --predictions predictions --labels labels --plan plan.toml --out s.toml";
+    for task in [
+        apply,
+        "fit --labels labels --predictions predictions --plan plan.toml --out f.toml",
+        evaluate,
+        &format!("{evaluate} --images images --overlays pictures"),
+    ] {
+        let program = env!("CARGO_BIN_EXE_nnu-postprocess");
+        let line = format!("ulimit -v 1000000; exec {program} {task} -q --threads 2");
+        let output = Command::new("sh").args(["-c", &line]).current_dir(data.path()).output();
+        let output = output.unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{task}: {said}");
+        let named = said.contains("c.nii.gz: needs about ") && said.contains(" GiB of memory, ");
+        assert!(named, "{task}: {said}");
+    }
+    for case in ["a", "b"] {
+        assert!(data.path().join("applied").join(case).join("prediction.toml").exists(), "{case}");
+        assert!(data.path().join("pictures").join(format!("{case}.png")).exists(), "{case}");
+    }
+}

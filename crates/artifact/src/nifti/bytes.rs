@@ -150,6 +150,17 @@ fn truncated(path: &Path, what: &str) -> Error {
         .hint("copy or download the file again")
 }
 
+/// Why the content didn't come out: memory that isn't there is no fault of the file.
+fn unpacked(path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::OutOfMemory => {
+            Error::input(path, "takes more memory to unpack than the system gives this process")
+                .hint("look whether its header's size is right; else use a larger machine")
+        }
+        _ => truncated(path, &error.to_string()),
+    }
+}
+
 /// The first `needed` bytes of the content of `stored`; memory stays below what the stored bytes can really hold.
 pub(super) fn inflate(path: &Path, stored: Vec<u8>, needed: u64) -> Result<Vec<u8>> {
     if !is_gzip(&stored) {
@@ -199,13 +210,9 @@ fn inflate_members(path: &Path, stored: &[u8], needed: u64) -> Result<Vec<u8>> {
     while is_gzip(rest) {
         let mut member = GzDecoder::new(rest);
         let missing = needed - content.len() as u64;
-        member
-            .by_ref()
-            .take(missing)
-            .read_to_end(&mut content)
-            .map_err(|e| truncated(path, &e.to_string()))?;
+        member.by_ref().take(missing).read_to_end(&mut content).map_err(|e| unpacked(path, &e))?;
         let surplus = std::io::copy(&mut member.by_ref().take(SURPLUS), &mut std::io::sink())
-            .map_err(|e| truncated(path, &e.to_string()))?;
+            .map_err(|e| unpacked(path, &e))?;
         if surplus == SURPLUS {
             break;
         }

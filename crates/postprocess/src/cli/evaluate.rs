@@ -302,6 +302,7 @@ fn count(case: &Case, how: Reading<'_>) -> Result<(Counts, f64)> {
         let scheme = scheme.map_or_else(found, Scheme::clone);
         let scores = counts.scores(&scheme, voxel_ml);
         let entries = entries(&scheme, &scores, number);
+        files::admit(image)?;
         let (volume, apart) = reader.lay(image, reader.read(image)?, on)?;
         apart.iter().for_each(|apart| how.warn(apart));
         draw(case, &entries, number, [&predicted, &reference], &volume, picture)?;

@@ -156,7 +156,7 @@ fn each_case<C: Sync, R: Send>(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(index) else { return };
-            let result = run.check_stop().and_then(|()| work(case));
+            let result = run.check_stop().and_then(|()| stage::contain(|| work(case)));
             *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             progress.add(1);
         }
