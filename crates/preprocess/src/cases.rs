@@ -45,6 +45,13 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<()> {
     let settings = configuration(&plan, &args.configuration)
         .map_err(|e| e.context(args.plan.display()))?
         .clone();
+    if let Some(from) = &settings.cases_from {
+        let name = &args.configuration;
+        return Err(Error::usage(format!(
+            "--configuration {name} uses the cases of {from}, and has none of its own"
+        ))
+        .hint(format!("--configuration {from} writes them, once for both")));
+    }
     let mut dataset = Dataset::load(&args.dataset)?;
     if dataset.reader != plan.dataset.reader {
         let [told, planned] = [dataset.reader, plan.dataset.reader].map(Reader::name);

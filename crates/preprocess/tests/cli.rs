@@ -640,3 +640,23 @@ fn an_axis_that_vanishes_and_a_volume_that_grows_are_said() {
         && w.contains("almost nothing is left of an axis")));
     assert!(warnings.iter().any(|w| w.contains("case grown: ") && w.contains("times as many")));
 }
+
+/// The second stage of a cascade, for one.
+#[test]
+fn a_configuration_that_uses_another_s_cases_has_none_of_its_own() {
+    let bench = Bench::new();
+    let mut plan = support::plan();
+    let mut again = plan.configurations["3d_fullres"].clone();
+    again.cases_from = Some("3d_fullres".into());
+    plan.configurations.insert("3d_again".into(), again);
+    bench.write_plan(&plan);
+    assert_ended(
+        &bench.run(&["--configuration", "3d_again"]),
+        2,
+        &[
+            "nnu-preprocess: error: --configuration 3d_again uses the cases of 3d_fullres, and has none of its own",
+            "  hint: --configuration 3d_fullres writes them, once for both",
+        ],
+    );
+    assert!(!bench.path("cases").exists());
+}
