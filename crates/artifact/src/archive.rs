@@ -70,16 +70,20 @@ impl Seek for Reader {
 /// # Errors
 /// One line, if it isn't one, or none as NumPy and PyTorch write them.
 pub fn open(mut file: File) -> std::result::Result<ZipArchive<Reader>, String> {
-    let begin = directory(&mut file)?;
+    let (begin, count) = directory(&mut file)?;
     let floor = Arc::new(AtomicU64::new(begin));
     let reader = Reader { file: BufReader::new(file), at: 0, floor: floor.clone() };
     let archive = ZipArchive::new(reader).map_err(|e| e.to_string())?;
+    // The library keeps one entry per name, and other readers another one.
+    if (archive.len() as u64) < count {
+        return Err(format!("its {count} entries have {} names only", archive.len()));
+    }
     floor.store(0, Relaxed);
     Ok(archive)
 }
 
-/// Where the directory begins, once it is sure that it and what is behind it hold one end only.
-fn directory(file: &mut File) -> std::result::Result<u64, String> {
+/// Where the directory begins and how many entries it has, once it is sure that it and what is behind it hold one end only.
+fn directory(file: &mut File) -> std::result::Result<(u64, u64), String> {
     let failed = |e: Error| e.to_string();
     let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
     let end_at = length.checked_sub(END_SIZE).ok_or("it is too short")?;
@@ -122,7 +126,7 @@ fn directory(file: &mut File) -> std::result::Result<u64, String> {
     if ends != 1 {
         return Err("its directory holds an end of another one".into());
     }
-    Ok(begin)
+    Ok((begin, count))
 }
 
 /// Little-endian numbers at fixed places.

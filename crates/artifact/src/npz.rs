@@ -105,6 +105,11 @@ impl<'a> Archive<'a> {
             let header = header(path, &mut entry).map_err(|e| of_array(&name, e))?;
             headers.push((name, header));
         }
+        let mut names: Vec<&String> = headers.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(broken(path, &format!("two of its arrays are called {}", twice[0])));
+        }
         Ok(Self { path, length, zip, headers })
     }
 

@@ -309,3 +309,31 @@ fn an_entry_is_unpacked_no_further_than_its_header_says() {
         assert_eq!((error.fault, error.message.as_str()), (Fault::Input, message));
     }
 }
+
+/// Other readers take another of the two.
+#[test]
+fn two_arrays_of_one_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = npy::encode(&ArrayD::<f32>::zeros(vec![2]).view());
+    // Of the second name the first letter is overwritten: the zip library itself writes no name twice.
+    for (names, expected) in [
+        (["a.npy", "b.npy"], "its 2 entries have 1 names only"),
+        (["a.npy", "a"], "two of its arrays are called a"),
+        (["a.npy", "a.npy.npy"], "two of its arrays are called a"),
+    ] {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for name in names {
+            let stored = zip::CompressionMethod::Stored;
+            let options = zip::write::SimpleFileOptions::default().compression_method(stored);
+            archive.start_file(name, options).unwrap();
+            std::io::Write::write_all(&mut archive, &bytes).unwrap();
+        }
+        let mut whole = archive.finish().unwrap().into_inner();
+        while let Some(at) = whole.windows(5).position(|w| w == b"b.npy") {
+            whole[at] = b'a';
+        }
+        let path = file(folder.path(), "x.npz", &whole);
+        let error = npz::read(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("not a readable .npz file: {expected}")), "{error}");
+    }
+}
