@@ -1,7 +1,6 @@
 //! One error type for everything that is wrong with a file.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What went wrong, as the caller's exit code sees it.
@@ -39,14 +38,9 @@ impl Error {
         Self { fault: Fault::Input, path: path.into(), message: message.into(), hint: None }
     }
 
-    /// The system refused to read or write.
+    /// An input can't be read, whatever for.
     pub fn io(path: &Path, doing: &str, error: &std::io::Error) -> Self {
-        let fault = match error.kind() {
-            // Not there, cut off, or not the text it should be.
-            ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Fault::Input,
-            _ => Fault::Io,
-        };
-        Self { fault, path: path.into(), message: format!("cannot {doing}: {error}"), hint: None }
+        Self::input(path, format!("cannot {doing}: {error}"))
     }
 
     /// The system refused to write, whatever for: a folder that vanished is no broken input.
