@@ -3,7 +3,7 @@
 //! - `image.npy` f32 `[sample, channel, z, y, x]`, patch shape of the configuration.
 //! - `label.npy` i16 `[sample, z, y, x]`: class index; negative values count as background.
 
-use crate::npy::Mapped;
+use crate::npy::{self, Mapped};
 use crate::{Error, Kind, Record, Result};
 use ndarray::{Array4, Array5};
 use serde::{Deserialize, Serialize};
@@ -71,10 +71,12 @@ pub fn numbers(folder: &Path) -> Result<Vec<usize>> {
 /// Reads one batch: image `[n, c, z, y, x]` and label `[n, z, y, x]`.
 ///
 /// # Errors
-/// If record and arrays disagree, or image and label do.
+/// If record and arrays disagree, or image and label do; if the image holds what is no number.
 pub fn read(path: &Path) -> Result<(Record<Batch>, Array5<f32>, Array4<i16>)> {
     let record = Record::<Batch>::load(path)?;
-    let image: Array5<f32> = Mapped::open(&path.with_file_name(IMAGE))?.view()?.to_owned();
+    let image_path = path.with_file_name(IMAGE);
+    let image: Array5<f32> = Mapped::open(&image_path)?.view()?.to_owned();
+    npy::check_numbers(&image_path, &image.view(), f32::MAX)?;
     let label_path = path.with_file_name(LABEL);
     let label: Array4<i16> = Mapped::open(&label_path)?.view()?.to_owned();
     let (n, _, z, y, x) = image.dim();

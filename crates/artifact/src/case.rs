@@ -9,7 +9,7 @@
 
 use crate::image::Turn;
 use crate::nifti::Geometry;
-use crate::npy::Mapped;
+use crate::npy::{self, Mapped};
 use crate::recipe::AnatomicalAxis;
 use crate::{Error, Kind, Record, Result};
 use ndarray::{Array2, ArrayView3, ArrayView4, Ix4};
@@ -172,6 +172,9 @@ impl Kind for Case {
 /// As many classes as there are label values (0 to 32767), and no data set has more channels.
 const MOST_CLASSES: usize = 1 << 15;
 
+/// No image holds larger numbers, normalised or not, and the squares of larger ones, summed over a patch, overflow an f32.
+pub const MOST_INTENSITY: f32 = 1e12;
+
 /// More voxels than any image has that a stage could hold: 4096³, 256 GiB as f32. Below it, sizes in bytes can't overflow,
 /// even of an f64 per class: 2³⁶ × 2¹⁵ × 2³ = 2⁵⁴.
 pub const MOST_VOXELS: usize = 1 << 36;
@@ -205,14 +208,16 @@ impl OpenCase {
     /// Opens `CASE/case.toml` and maps its arrays.
     ///
     /// # Errors
-    /// If record and arrays disagree, or the label holds what is no class. The whole label is read for that.
+    /// If record and arrays disagree, the image holds what is no number, or the label what is no class. Both are read for
+    /// that.
     pub fn open(path: &Path) -> Result<Self> {
         let record = Record::<Case>::load(path)?;
         let info = &record.body.case;
         let [z, y, x] = info.shape;
         let image = Mapped::open(&path.with_file_name(IMAGE))?;
         expect_shape(path, IMAGE, image.shape(), &[info.channels, z, y, x])?;
-        image.view::<f32, Ix4>()?;
+        let numbers = image.view::<f32, Ix4>()?;
+        npy::check_numbers(&path.with_file_name(IMAGE), &numbers, f32::MAX)?;
         let (mut label, mut foreground) = (None, None);
         if info.labelled {
             let mapped = Mapped::open(&path.with_file_name(LABEL))?;
@@ -227,6 +232,19 @@ impl OpenCase {
     /// `[channel, z, y, x]`.
     pub fn image(&self) -> ArrayView4<'_, f32> {
         self.image.view().expect("checked when opened")
+    }
+
+    /// The image's file.
+    pub fn image_file(&self) -> &Path {
+        self.image.path()
+    }
+
+    /// One line if the image holds a number of which no network makes anything: beyond ±[`MOST_INTENSITY`].
+    ///
+    /// # Errors
+    /// File, place and number.
+    pub fn check_intensities(&self) -> Result<()> {
+        npy::check_numbers(self.image.path(), &self.image(), MOST_INTENSITY)
     }
 
     /// `[z, y, x]`; class indices, −1 outside the nonzero mask.
@@ -263,7 +281,7 @@ fn check_classes(file: &Path, label: ArrayView3<'_, i16>, info: &CaseInfo) -> Re
 
 fn read_foreground(path: &Path, info: &CaseInfo) -> Result<Array2<i32>> {
     let file = path.with_file_name(FOREGROUND);
-    let rows: Array2<i32> = crate::npy::read(&file)?;
+    let rows: Array2<i32> = npy::read(&file)?;
     if rows.ncols() != 4 {
         return Err(Error::input(
             &file,

@@ -11,7 +11,7 @@ use crate::record::{self, Header, Provenance, Record};
 use crate::selection::Selection;
 use crate::splits::Splits;
 use crate::summary::Summary;
-use crate::{Error, Kind, Result, batch, image, npz};
+use crate::{Error, Kind, Result, batch, image, npy, npz};
 use ndarray::{Axis, Ix4};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,8 +63,10 @@ pub fn verify(path: &Path) -> Vec<Error> {
         Fingerprint::KIND => check::<Fingerprint>(path, |_| Ok(())),
         Plan::KIND => check::<Plan>(path, |_| Ok(())),
         Splits::KIND => check::<Splits>(path, |_| Ok(())),
-        crate::case::Case::KIND => check(path, |_: &crate::case::Case| check_case(path)),
-        batch::Batch::KIND => check(path, |_: &batch::Batch| check_batch(path)),
+        crate::case::Case::KIND => {
+            check(path, |_: &crate::case::Case| OpenCase::open(path).map(drop))
+        }
+        batch::Batch::KIND => check(path, |_: &batch::Batch| batch::read(path).map(drop)),
         Previous::KIND => check(path, |_: &Previous| OpenPrevious::open(path).map(drop)),
         Model::KIND => check(path, |model| check_model(path, model)),
         History::KIND => check::<History>(path, |_| Ok(())),
@@ -90,25 +92,6 @@ fn check<T: Kind>(path: &Path, contents: impl FnOnce(&T) -> Result<()>) -> Vec<E
     checked.err().into_iter().collect()
 }
 
-fn finite<'a>(path: &Path, values: impl IntoIterator<Item = &'a f32>) -> Result<()> {
-    match values.into_iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            Err(Error::input(path, format!("value {at} is NaN or infinite, expected numbers")))
-        }
-    }
-}
-
-fn check_case(path: &Path) -> Result<()> {
-    let case = OpenCase::open(path)?;
-    finite(&path.with_file_name(crate::case::IMAGE), case.image())
-}
-
-fn check_batch(path: &Path) -> Result<()> {
-    let (_, image, _) = batch::read(path)?;
-    finite(&path.with_file_name("image.npy"), &image)
-}
-
 /// A model's folder is complete by itself.
 fn check_model(path: &Path, model: &Model) -> Result<()> {
     let plan = path.with_file_name(model::PLAN);
@@ -122,7 +105,7 @@ fn check_model(path: &Path, model: &Model) -> Result<()> {
     }
     let weights = path.with_file_name(model::WEIGHTS);
     for (array, values) in npz::read(&weights)? {
-        finite(&weights, &values)
+        npy::check_numbers(&weights, &values.view(), f32::MAX)
             .map_err(|e| Error::input(&weights, format!("{array}: {}", e.message)))?;
     }
     Ok(())
@@ -169,7 +152,7 @@ fn check_prediction(
     if !(listed && probabilities.is_file()) {
         return Ok(());
     }
-    let values = crate::npy::read_f16::<Ix4>(&probabilities)?;
+    let values = npy::read_f16::<Ix4>(&probabilities)?;
     let regions = prediction.regions.len();
     let expected = [if regions > 0 { regions } else { prediction.labels.len() }, z, y, x];
     if values.shape() != expected {

@@ -343,6 +343,11 @@ impl Mapped {
         Ok(Self { path: path.into(), map, header })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Shape as in the file.
     pub fn shape(&self) -> &[usize] {
         &self.header.shape
@@ -419,6 +424,29 @@ pub(crate) fn check_type<T: Element>(path: &Path, header: &NpyHeader) -> Result<
         format!("holds {}, expected {} ({})", header.descriptor, T::DESCRIPTOR, T::NAME),
     )
     .hint(format!("array.astype(\"{}\") before numpy.save", T::DESCRIPTOR)))
+}
+
+/// One line if a number is NaN, infinite or beyond ±`most`: which one. [`f32::MAX`] lets all pass that are numbers.
+///
+/// # Errors
+/// The first such number in the array's order.
+pub fn check_numbers<D: Dimension>(
+    path: &Path,
+    values: &ArrayView<'_, f32, D>,
+    most: f32,
+) -> Result<()> {
+    // NaN compares as false. Without an early end the compiler can look at many numbers at once.
+    if values.fold(true, |fit, v| fit & (v.abs() <= most)) {
+        return Ok(());
+    }
+    let Some((at, value)) = values.iter().enumerate().find(|(_, v)| !(v.abs() <= most)) else {
+        return Ok(());
+    };
+    let message = match value.is_finite() {
+        true => format!("value {at} is {value:e}, expected -{most:e} to {most:e}"),
+        false => format!("value {at} is NaN or infinite, expected numbers"),
+    };
+    Err(Error::input(path, message))
 }
 
 fn wrong_axes<D: Dimension>(path: &Path, header: &NpyHeader) -> Error {

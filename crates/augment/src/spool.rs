@@ -1,6 +1,7 @@
 //! The spool: numbered batches on disk, each committed by itself.
 
 use crate::{Loader, SampledBatch};
+use artifact::Error;
 use artifact::batch::{Batch, BatchInfo, IMAGE, LABEL};
 use artifact::plan::{Configuration, Normalisation, Plan};
 use artifact::{Commit, Provenance, hash_bytes};
@@ -40,7 +41,7 @@ pub fn plan_hash(plan: &Plan, configuration: &Configuration) -> String {
 /// Writes batch `index`: image and label, then the record.
 ///
 /// # Errors
-/// If something can't be written.
+/// If something can't be written, or the transforms made of a case what is no number.
 pub fn write(
     mut commit: Commit,
     index: usize,
@@ -48,8 +49,24 @@ pub fn write(
     loader: &Loader,
     batch: &SampledBatch,
 ) -> artifact::Result<()> {
+    check(index, loader, batch)?;
     commit.npy(IMAGE, &batch.image.view())?;
     commit.npy(LABEL, &batch.label.view())?;
     let cases = batch.cases.iter().map(|&case| loader.case_id(case).to_string()).collect();
     commit.finish(provenance, &Batch { batch: BatchInfo { index, cases } })
+}
+
+/// Every number of a batch is one; else the case is named of which the transforms made another.
+fn check(index: usize, loader: &Loader, batch: &SampledBatch) -> artifact::Result<()> {
+    for (sample, &case) in batch.image.outer_iter().zip(&batch.cases) {
+        if sample.fold(true, |finite, v| finite & v.is_finite()) {
+            continue;
+        }
+        let hint = "look at the image that it was made of, and at its channel's normalisation";
+        let opened = &loader.cases[case];
+        opened.check_intensities().map_err(|e| e.hint(hint))?;
+        let line = format!("batch {index} of it holds NaN or infinity after the transforms");
+        return Err(Error::input(opened.image_file(), line).hint(hint));
+    }
+    Ok(())
 }

@@ -327,6 +327,29 @@ fn cases_and_predictions_that_were_changed_are_refused() {
     }
 }
 
+/// Nothing is written that nobody could read.
+#[test]
+fn a_case_without_sense_makes_no_batch() {
+    for (number, line) in [
+        (f32::NAN, "value 0 is NaN or infinite, expected numbers"),
+        (f32::MAX, "value 0 is 3.4028235e38, expected -1e12 to 1e12"),
+    ] {
+        let folder = project();
+        let (mut image, label) = phantom([18, 30, 22], 1, 0, false);
+        image.fill(number);
+        write_case(&folder.path().join("cases"), "case_1", &image, Some(&label));
+        let output = augment(folder.path(), &["--batches", "12", "--out", "batches"]);
+        let line = format!("nnu-augment: error: cases/case_1/image.npy: {line}");
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&line), "{}", stderr(&output));
+        for index in 0..12 {
+            let image = batch_file(folder.path(), index, "image.npy");
+            let written = artifact::npy::read::<f32, ndarray::Ix5>(&image);
+            assert!(written.is_err() || written.unwrap().iter().all(|v| v.is_finite()));
+        }
+    }
+}
+
 #[test]
 fn batches_of_a_longer_spool_before_are_said() {
     let folder = project();

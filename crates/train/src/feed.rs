@@ -11,8 +11,23 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Image `[n, c, z, y, x]` and label `[n, z, y, x]`.
-pub type Batch = (Array5<f32>, Array4<i16>);
+/// Numbers of a batch in this machine's memory.
+pub struct Batch {
+    /// `[n, c, z, y, x]`.
+    pub image: Array5<f32>,
+    /// `[n, z, y, x]`.
+    pub label: Array4<i16>,
+    /// What they were made of.
+    pub origin: Origin,
+}
+
+/// Where a batch's numbers come from.
+pub enum Origin {
+    /// The loader's cases of these indices.
+    Cases(Vec<usize>),
+    /// A batch record of a spool.
+    Record(PathBuf),
+}
 
 /// Where batches come from.
 pub enum Source<'a> {
@@ -37,13 +52,14 @@ impl OnThreads<'_> {
         match self {
             Self::Loader(loader) => {
                 let batch = loader.batch(index);
-                Ok((batch.image, batch.label))
+                let origin = Origin::Cases(batch.cases);
+                Ok(Batch { image: batch.image, label: batch.label, origin })
             }
             Self::Spool(records) => {
                 let at =
                     usize::try_from(index % records.len() as u64).expect("smaller than a length");
                 let (_, image, label) = batch::read(&records[at])?;
-                Ok((image, label))
+                Ok(Batch { image, label, origin: Origin::Record(records[at].clone()) })
             }
         }
     }

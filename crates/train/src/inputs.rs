@@ -1,12 +1,13 @@
 //! What a training reads: plan, fold, cases or a spool; checked against each other before anything is computed.
 
-use artifact::case::{FOREGROUND, IMAGE, LABEL, OpenCase};
+use crate::feed::{Batch, Origin};
+use artifact::case::{self, FOREGROUND, IMAGE, LABEL, OpenCase};
 use artifact::plan::{Configuration, Plan};
 use artifact::previous::{self, OpenPrevious};
 use artifact::recipe::ScheduleKind;
 use artifact::splits::{Fold, Splits};
-use artifact::{Provenance, Record, batch, hash_bytes, hash_file};
-use ndarray::ArrayView4;
+use artifact::{Provenance, Record, batch, hash_bytes, hash_file, npy};
+use augment::Mode;
 use rayon::prelude::*;
 use stage::Error;
 use std::path::{Path, PathBuf};
@@ -139,28 +140,48 @@ impl Inputs {
     }
 
     /// A batch that others made must be what the network was planned for.
-    pub(crate) fn check_batch(
-        &self,
-        image: &ndarray::Array5<f32>,
-        label: ArrayView4<'_, i16>,
-    ) -> Result<(), Error> {
+    pub(crate) fn check_batch(&self, batch: &Batch) -> Result<(), Error> {
+        let Origin::Record(record) = &batch.origin else { return Ok(()) };
+        let wrong = |array: &str, line: String| {
+            Err(artifact::Error::input(&record.with_file_name(array), line)
+                .hint("this batch was made for another plan; run nnu-augment again")
+                .into())
+        };
         let c = &self.configuration;
-        let (found, [z, y, x]) = (image.shape(), c.patch_shape);
+        let (found, [z, y, x]) = (batch.image.shape(), c.patch_shape);
         let expected = [c.batch_size, c.network.input_channels, z, y, x];
         // A spool may hold other batch sizes, but the network's shapes are fixed.
         if found[1..] != expected[1..] || found[0] == 0 {
-            return Err(Error::input(format!(
-                "a batch has shape {found:?}, expected {expected:?}"
-            )));
+            return wrong(batch::IMAGE, format!("has shape {found:?}, expected {expected:?}"));
         }
         let plan = &self.plan;
         let classes = plan.labels.len() + usize::from(plan.ignore.is_some());
-        match label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
-            Some(l) => Err(Error::input(format!(
-                "a batch has class index {l}, expected less than {classes}"
-            ))),
+        match batch.label.iter().find(|&&l| usize::try_from(l).is_ok_and(|l| l >= classes)) {
+            Some(l) => {
+                wrong(batch::LABEL, format!("has class index {l}, expected less than {classes}"))
+            }
             None => Ok(()),
         }
+    }
+
+    /// What a loss that is no number comes from, if it comes from what the batch was made of.
+    ///
+    /// # Errors
+    /// The file with intensities of which no network makes anything.
+    pub(crate) fn check_intensities(&self, mode: Mode, origin: &Origin) -> Result<(), Error> {
+        let hint = "look at the image that this was made of, and at its channel's normalisation";
+        let cases = match mode {
+            Mode::Training => &self.train,
+            Mode::Validation => &self.validation,
+        };
+        let found = match origin {
+            Origin::Cases(shown) => shown.iter().try_for_each(|&i| cases[i].check_intensities()),
+            Origin::Record(record) => batch::read(record).and_then(|(_, image, _)| {
+                let file = record.with_file_name(batch::IMAGE);
+                npy::check_numbers(&file, &image.view(), case::MOST_INTENSITY)
+            }),
+        };
+        Ok(found.map_err(|e| e.hint(hint))?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::batches::Batches;
 use crate::checkpoint::{self, Checkpoint, Position};
-use crate::feed::{Feed, Taken};
+use crate::feed::{Feed, Origin, Taken};
 use crate::schedule::Verdict;
 use crate::{Inputs, Schedule, ScheduleState, progress};
 use artifact::model::{self, Epoch, History, Model, ModelInfo};
@@ -10,7 +10,7 @@ use artifact::npz::Named;
 use artifact::plan::Normalisation;
 use artifact::recipe::OptimiserKind;
 use artifact::{Commit, npz, text};
-use augment::Loader;
+use augment::{Loader, Mode};
 use kernels::GpuError;
 use net::{AdamOptions, ClassCounts, Device, Loss, LossOptions, Optimiser, SgdOptions, UNet};
 use stage::{Error, Run};
@@ -226,12 +226,12 @@ impl<'a> Trainer<'a> {
         let recipe = &self.inputs.plan.recipe;
         let (epochs, per_epoch) = (recipe.schedule.epochs, recipe.schedule.iterations_per_epoch);
         let mut training = match self.inputs.spool.is_empty() {
-            true => self.batches(augment::Mode::Training)?,
+            true => self.batches(Mode::Training)?,
             false => Batches::Spool(self.inputs.spool.clone()),
         };
         let mut validation = match self.inputs.validation.is_empty() {
             true => None,
-            false => Some(self.batches(augment::Mode::Validation)?),
+            false => Some(self.batches(Mode::Validation)?),
         };
         while self.epochs.len() < epochs && self.ended_by.is_empty() {
             let epoch = self.epochs.len();
@@ -256,7 +256,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Batches of one mode, made on the network's card if it has one.
-    fn batches(&self, mode: augment::Mode) -> Result<Batches, Error> {
+    fn batches(&self, mode: Mode) -> Result<Batches, Error> {
         let loader = self.loader(mode)?;
         let Device::Cuda(cuda) = &self.device else {
             return Ok(Batches::Threads(Box::new(loader)));
@@ -272,11 +272,11 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn loader(&self, mode: augment::Mode) -> Result<Loader, Error> {
+    fn loader(&self, mode: Mode) -> Result<Loader, Error> {
         let inputs = self.inputs;
         let (cases, previous) = match mode {
-            augment::Mode::Training => (&inputs.train, &inputs.train_previous),
-            augment::Mode::Validation => (&inputs.validation, &inputs.validation_previous),
+            Mode::Training => (&inputs.train, &inputs.train_previous),
+            Mode::Validation => (&inputs.validation, &inputs.validation_previous),
         };
         let (seed, plan) = (inputs.provenance.seed.unwrap_or(0), &inputs.plan);
         let masked: Vec<bool> =
@@ -314,15 +314,15 @@ impl<'a> Trainer<'a> {
     /// An iteration over the feed's next batch; without a learning rate its loss alone.
     fn step(&mut self, feed: &mut Feed<'_>, rate: Option<f64>) -> Result<Loss, Error> {
         let (options, optimiser) = (&self.loss, &mut self.optimiser);
-        match feed.take()? {
-            Taken::Host((image, label)) => {
-                self.inputs.check_batch(&image, label.view())?;
-                let (image, label) = (image.view(), label.view());
-                match rate {
+        let (loss, origin) = match feed.take()? {
+            Taken::Host(batch) => {
+                self.inputs.check_batch(&batch)?;
+                let (image, label) = (batch.image.view(), batch.label.view());
+                let loss = match rate {
                     Some(rate) => self.net.step(image, label, options, optimiser, rate),
                     None => self.net.loss(image, label, options),
-                }
-                .map_err(net_error)
+                };
+                (loss.map_err(net_error)?, batch.origin)
             }
             Taken::Card(batch) => {
                 let seen = net::DeviceBatch {
@@ -341,12 +341,18 @@ impl<'a> Trainer<'a> {
                 feed.prepare()?;
                 let loss = self.net.loss_of_device(options).map_err(net_error)?;
                 let waited = self.net.waited_for_batch().map_err(net_error)?;
+                let origin = Origin::Cases(batch.cases.clone());
                 if let Some(stream) = self.net.card_stream() {
                     feed.give_back(batch, stream, waited)?;
                 }
-                Ok(loss)
+                (loss, origin)
             }
+        };
+        if !loss.total.is_finite() {
+            let mode = if rate.is_some() { Mode::Training } else { Mode::Validation };
+            self.inputs.check_intensities(mode, &origin)?;
         }
+        Ok(loss)
     }
 
     /// Saves a checkpoint and ends if a signal asked to stop.

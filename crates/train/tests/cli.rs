@@ -257,17 +257,83 @@ fn spools_are_checked_against_the_plan() {
         artifact::batch::Batch { batch: artifact::batch::BatchInfo { index: 0, cases: vec![] } };
     commit.finish(&Provenance::default(), &batch).unwrap();
     let ended = bench.train("model", &["--batches", "batches"]);
-    let line = "nnu-train: error: a batch has shape [2, 1, 8, 8, 4], expected [2, 1, 8, 8, 8]";
+    let line = "nnu-train: error: batches/000000/image.npy: has shape [2, 1, 8, 8, 4], expected [2, 1, 8, 8, 8]";
+    assert!(ended.code == 3 && ended.said.contains(line), "{}", ended.said);
+}
+
+/// Numbers of which no network makes anything, and how they are refused.
+const SENSELESS: [(f32, &str); 3] = [
+    (f32::NAN, "is NaN or infinite, expected numbers"),
+    (f32::NEG_INFINITY, "is NaN or infinite, expected numbers"),
+    (3e38, "is 3e38, expected -1e12 to 1e12"),
+];
+
+#[test]
+fn senseless_numbers_in_a_case_are_its_fault_and_not_the_learning_rate_s() {
+    for (number, line) in SENSELESS {
+        for case in ["b", "c"] {
+            // Numbers that are large only are refused once they make a loss that is none.
+            if case == "c" && number.is_finite() {
+                continue;
+            }
+            let bench = Bench::new();
+            let path = bench.path("cases").join(case).join("case.toml");
+            let record: artifact::case::Case = load(&path);
+            let array = |name: &str| path.with_file_name(name);
+            let mut image: Array4<f32> = artifact::npy::read(&array("image.npy")).unwrap();
+            // All of a row, so that every patch shows one of them.
+            image.slice_mut(ndarray::s![0, 5, .., 4]).fill(number);
+            let label: ndarray::Array3<i16> = artifact::npy::read(&array("label.npy")).unwrap();
+            let rows: ndarray::Array2<i32> = artifact::npy::read(&array("foreground.npy")).unwrap();
+            let mut commit = Commit::begin(&path).unwrap();
+            commit.npy("image.npy", &image.view()).unwrap();
+            commit.npy("label.npy", &label.view()).unwrap();
+            commit.npy("foreground.npy", &rows.view()).unwrap();
+            commit.finish(&Provenance::default(), &record).unwrap();
+            let ended = bench.train("model", &["--iterations", "20"]);
+            let start = format!("nnu-train: error: cases/{case}/image.npy: value ");
+            let fits = ended.said.contains(&start) && ended.said.contains(line);
+            assert!(ended.code == 3 && fits, "{case}, {number}: {} {}", ended.code, ended.said);
+        }
+    }
+}
+
+#[test]
+fn senseless_numbers_in_a_batch_are_its_fault_and_not_the_learning_rate_s() {
+    for (number, line) in SENSELESS {
+        let bench = Bench::new();
+        write_batch(&bench, 0);
+        write_batch_with(&bench, 1, |image, _| {
+            image.slice_mut(ndarray::s![1, 0, 3, 3, ..;2]).fill(number);
+        });
+        let ended = bench.train("model", &["--batches", "batches", "--iterations", "4"]);
+        let line = format!("nnu-train: error: batches/000001/image.npy: value 728 {line}");
+        assert!(ended.code == 3 && ended.said.contains(&line), "{} {}", ended.code, ended.said);
+    }
+    let bench = Bench::new();
+    write_batch_with(&bench, 0, |_, label| label[[1, 3, 3, 3]] = 2);
+    let ended = bench.train("model", &["--batches", "batches"]);
+    let line =
+        "nnu-train: error: batches/000000/label.npy: has class index 2, expected less than 2";
     assert!(ended.code == 3 && ended.said.contains(line), "{}", ended.said);
 }
 
 /// Writes batch `index` of a spool that fits the plan.
 fn write_batch(bench: &Bench, index: usize) {
+    write_batch_with(bench, index, |_, _| ());
+}
+
+fn write_batch_with(
+    bench: &Bench,
+    index: usize,
+    change: impl FnOnce(&mut ndarray::Array5<f32>, &mut Array4<i16>),
+) {
     let record = artifact::batch::path(&bench.path("batches"), index);
-    let image = ndarray::Array5::from_shape_fn((2, 1, 8, 8, 8), |(n, _, z, y, x)| {
+    let mut image = ndarray::Array5::from_shape_fn((2, 1, 8, 8, 8), |(n, _, z, y, x)| {
         ((n + 3 * z + 5 * y + 7 * x + index) % 13) as f32
     });
-    let label = image.index_axis(ndarray::Axis(1), 0).mapv(|v| i16::from(v > 6.0));
+    let mut label = image.index_axis(ndarray::Axis(1), 0).mapv(|v| i16::from(v > 6.0));
+    change(&mut image, &mut label);
     let mut commit = Commit::begin(&record).unwrap();
     commit.npy("image.npy", &image.view()).unwrap();
     commit.npy("label.npy", &label.view()).unwrap();
