@@ -36,6 +36,9 @@ pub(crate) const MEDIAN_EDGE: Rule = Rule::Within(0.5, 1e9);
 /// Intensities: half of what an f32 holds when divided by the smallest standard deviation that is used, 1e-8.
 pub(crate) const INTENSITY: Rule = Rule::Within(-1e30, 1e30);
 
+/// Of an epoch: the decay ends at 0.
+pub(crate) const LEARNING_RATE: Rule = Rule::Within(0.0, 1e30);
+
 /// Of the leaky ReLU: 0 is a ReLU, 1 none at all.
 pub(crate) const NEGATIVE_SLOPE: Rule = Rule::Within(0.0, 1.0);
 

@@ -4,6 +4,7 @@
 //! `checkpoint_NNNNNN.npz` lie beside it; both are files of `nnu-train` alone.
 
 use crate::Kind;
+use crate::bounds::{self, Rule};
 use serde::{Deserialize, Serialize};
 
 /// Name of the weights.
@@ -50,7 +51,8 @@ impl Kind for Model {
         if self.model.epochs == 0 {
             return Err("model.epochs = 0, expected at least 1".into());
         }
-        Ok(())
+        bounds::count("model.epochs", self.model.epochs, 1, bounds::MAX_COUNT)?;
+        bounds::count("model.fold", self.model.fold, 0, bounds::MAX_COUNT)
     }
 }
 
@@ -85,9 +87,36 @@ impl Kind for History {
     const VERSION: u32 = 1;
 
     fn check(&self) -> Result<(), String> {
-        match self.epochs.iter().enumerate().find(|(i, e)| e.epoch != *i) {
-            Some((i, e)) => Err(format!("epochs[{i}].epoch = {}, expected {i}", e.epoch)),
-            None => Ok(()),
+        check_epochs(&self.epochs)
+    }
+}
+
+/// Larger than any loss; sums of as many as there are epochs don't overflow.
+const LOSS: Rule = Rule::Within(-1e60, 1e60);
+
+/// One line if an epoch is out of order, or a number none that a training comes to.
+///
+/// # Errors
+/// Key, found, expected.
+pub fn check_epochs(epochs: &[Epoch]) -> Result<(), String> {
+    for (i, e) in epochs.iter().enumerate() {
+        let key = |name: &str| format!("epochs[{i}].{name}");
+        if e.epoch != i {
+            return Err(format!("{} = {}, expected {i}", key("epoch"), e.epoch));
+        }
+        bounds::LEARNING_RATE.check(&key("learning_rate"), e.learning_rate)?;
+        let losses = [
+            ("train_loss", e.train_loss),
+            ("validation_loss", e.validation_loss),
+            ("train_loss_average", e.train_loss_average),
+            ("validation_loss_average", e.validation_loss_average),
+        ];
+        for (name, loss) in losses.into_iter().filter(|(_, loss)| loss.is_finite()) {
+            LOSS.check(&key(name), loss)?;
+        }
+        for dice in e.pseudo_dice.iter().filter(|dice| !dice.is_nan()) {
+            Rule::Within(0.0, 1.0).check(&key("pseudo_dice"), *dice)?;
         }
     }
+    Ok(())
 }

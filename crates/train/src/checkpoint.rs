@@ -5,7 +5,8 @@
 //! from one complete state to the next in a single rename, and the state before goes only when the new record is durable;
 //! whatever moment a kill chooses, a complete state is there.
 
-use artifact::model::Epoch;
+use artifact::bounds::MAX_COUNT;
+use artifact::model::{Epoch, check_epochs};
 use artifact::npz::{self, Named};
 use artifact::{Commit, Kind, Provenance, Record, hash_bytes};
 use serde::{Deserialize, Serialize};
@@ -50,11 +51,19 @@ impl Kind for Checkpoint {
 
     fn check(&self) -> Result<(), String> {
         let (rows, epoch) = (self.epochs.len(), self.checkpoint.epoch);
-        if rows == epoch {
-            Ok(())
-        } else {
-            Err(format!("epochs has {rows} rows, expected checkpoint.epoch = {epoch}"))
+        if rows != epoch {
+            return Err(format!("epochs has {rows} rows, expected checkpoint.epoch = {epoch}"));
         }
+        let (iteration, rate) = (self.checkpoint.iteration, self.schedule.learning_rate);
+        if iteration > MAX_COUNT {
+            return Err(format!(
+                "checkpoint.iteration = {iteration}, expected at most {MAX_COUNT}"
+            ));
+        }
+        if !(0.0..=1e30).contains(&rate) {
+            return Err(format!("schedule.learning_rate = {rate:e}, expected 0 to 1e30"));
+        }
+        check_epochs(&self.epochs)
     }
 }
 

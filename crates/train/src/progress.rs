@@ -65,7 +65,8 @@ fn panel(
     let count = curves.iter().map(|c| c.values.len()).max().unwrap_or(0);
     let x =
         |i: usize| LEFT + (width as f64 * i as f64 / count.saturating_sub(1).max(1) as f64) as i32;
-    let y = |v: f64| top + (f64::from(height) * (high - v) / (high - low)) as i32;
+    // Within the box, whatever the value.
+    let y = |v: f64| top + (f64::from(height) * ((high - v) / (high - low)).clamp(0.0, 1.0)) as i32;
     for (row, curve) in (0i32..).zip(curves) {
         let points: Vec<(i32, i32)> = curve
             .values
@@ -131,6 +132,18 @@ mod tests {
             .collect();
         let (left, right) = (curve.iter().min().unwrap(), curve.iter().max().unwrap());
         assert!(left.1 > right.1 + 150, "from {left:?} to {right:?}");
+    }
+
+    #[test]
+    fn values_beyond_the_axis_end_at_its_box() {
+        let mut far = epoch(0, 1e300);
+        (far.train_loss, far.validation_loss) = (-1e308, 1e308);
+        let canvas = draw(&[far, epoch(1, -1e300)], &["a"]);
+        let coloured = |y: usize| (0..700).any(|x| canvas.get(x, y) == PALETTE[0]);
+        let rows: Vec<usize> = (PANEL..2 * PANEL).filter(|&y| coloured(y)).collect();
+        let top = PANEL + TOP as usize;
+        let (first, last) = (rows[0], rows[rows.len() - 1]);
+        assert!(first + 1 >= top && last <= 2 * PANEL - 27, "{first} to {last}");
     }
 
     #[test]

@@ -490,3 +490,56 @@ fn a_model_that_another_program_made_is_not_replaced() {
         assert_eq!(std::fs::read_to_string(&record).unwrap(), text);
     }
 }
+
+#[test]
+fn a_checkpoint_with_numbers_that_no_training_comes_to_is_refused() {
+    let bench = Bench::new();
+    bench.trained("model", &[]);
+    let file = bench.path("model/checkpoint.toml");
+    let before: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+    type Change = fn(&mut toml::Table);
+    fn first(table: &mut toml::Table) -> &mut toml::Table {
+        table["epochs"].as_array_mut().unwrap()[0].as_table_mut().unwrap()
+    }
+    let changes: [(Change, &str); 7] = [
+        (
+            |t| first(t)["pseudo_dice"][0] = 1e300.into(),
+            "epochs[0].pseudo_dice = 1e300, expected 0 to 1",
+        ),
+        (
+            |t| first(t)["pseudo_dice"][0] = (-0.1).into(),
+            "epochs[0].pseudo_dice = -0.1, expected 0 to 1",
+        ),
+        (|t| first(t)["epoch"] = 1.into(), "epochs[0].epoch = 1, expected 0"),
+        (
+            |t| first(t)["train_loss"] = 1e300.into(),
+            "epochs[0].train_loss = 1e300, expected -1e60 to 1e60",
+        ),
+        (
+            |t| first(t)["learning_rate"] = f64::NAN.into(),
+            "epochs[0].learning_rate = NaN, expected 0 to 1e30",
+        ),
+        (
+            |t| t["schedule"]["learning_rate"] = (-1.0).into(),
+            "schedule.learning_rate = -1e0, expected 0 to 1e30",
+        ),
+        (
+            |t| t["checkpoint"]["iteration"] = i64::MAX.into(),
+            "checkpoint.iteration = 9223372036854775807, expected at most 1000000000",
+        ),
+    ];
+    for (change, line) in changes {
+        let mut table = before.clone();
+        change(&mut table);
+        table["artifact"].as_table_mut().unwrap().remove("key");
+        Commit::file(&file, toml::to_string(&table).unwrap().as_bytes()).unwrap();
+        let ended = bench.train("model", &["--epochs", "3"]);
+        let line = format!("nnu-train: error: model/checkpoint.toml: {line}");
+        assert!(
+            ended.code == 3 && ended.said.contains(&line),
+            "{line}: {} {}",
+            ended.code,
+            ended.said
+        );
+    }
+}
