@@ -439,7 +439,8 @@ pub fn check_numbers<D: Dimension>(
     if values.fold(true, |fit, v| fit & (v.abs() <= most)) {
         return Ok(());
     }
-    let Some((at, value)) = values.iter().enumerate().find(|(_, v)| !(v.abs() <= most)) else {
+    let Some((at, value)) = values.iter().enumerate().find(|(_, v)| !(-most..=most).contains(*v))
+    else {
         return Ok(());
     };
     let message = match value.is_finite() {
