@@ -64,6 +64,13 @@ impl Kind for Prediction {
     }
 }
 
+/// The files that a case's prediction may consist of, in a folder of predictions.
+pub fn outputs(folder: &Path, case: &str) -> Vec<PathBuf> {
+    let maps = [".nii.gz", ".nii", ".png"].map(|ending| format!("segmentation{ending}"));
+    let names = maps.into_iter().chain([RECORD.into(), PROBABILITIES.into()]);
+    names.map(|name| folder.join(case).join(name)).collect()
+}
+
 /// A segmentation to score: a prediction record's, or a plain image file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -132,6 +139,17 @@ pub fn find_case(folder: &Path, case: &str) -> Result<Option<Found>> {
 }
 
 impl Found {
+    /// The files of this prediction, and of the probabilities that may lie beside its record.
+    pub fn files(&self) -> Vec<PathBuf> {
+        // A map that can't be read is said where it is read.
+        let map = crate::image::files_of(&self.segmentation);
+        let mut files = map.unwrap_or_else(|_| vec![self.segmentation.clone()]);
+        if let Some(record) = &self.record {
+            files.extend([record.clone(), record.with_file_name(PROBABILITIES)]);
+        }
+        files
+    }
+
     fn twice(&self, other: &Self) -> Error {
         let path =
             |found: &Self| found.record.clone().unwrap_or_else(|| found.segmentation.clone());

@@ -49,6 +49,19 @@ impl Given {
         }
     }
 
+    /// The files that a case's prediction may be read from.
+    pub fn files(&self, case: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for folder in &self.folders {
+            let record = previous::path(folder, case);
+            files.extend([record.with_file_name(ARRAY), record]);
+            // What is broken fails with its case.
+            let found = prediction::find_case(folder, case).ok().flatten();
+            files.extend(found.iter().flat_map(prediction::Found::files));
+        }
+        files
+    }
+
     /// Class indices `[z, y, x]` on the grid of `case`, plan axes, `outside` as for [`onto_grid`]; whether they lie elsewhere
     /// in space than `image`.
     ///

@@ -5,12 +5,13 @@ use crate::predict::{Predictor, Took};
 use crate::prepare::{Job, Next, Prefetch, Prepared};
 use crate::previous::{Given, NextStage};
 use crate::units::{self, Source, Unit};
+use artifact::case::IMAGE;
 use artifact::image::folder::linked;
-use artifact::{Provenance, hash_bytes};
+use artifact::{Provenance, hash_bytes, image, prediction, previous};
 use net::DeviceArgs;
 use preprocess::Extent;
 use stage::threads::Beside;
-use stage::{Error, Exit, Result, Run};
+use stage::{CaseFiles, Error, Exit, Result, Run};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -92,6 +93,7 @@ pub fn run(request: &Request, run: &Run) -> Result<()> {
         units::misnamed(files).iter().for_each(|line| run.warn(line));
     }
     let job = job(request, &lineup, run, device.kind())?;
+    keep_inputs(&units, &job)?;
     let models: usize = lineup.stages.iter().map(|s| s.ensemble.members.len()).sum();
     run.info(format!(
         "{models} model{} of {}, {} case{}",
@@ -204,6 +206,32 @@ fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
             if only.is_empty() { found } else { units::select(found, folder, only)? }
         }
     })
+}
+
+/// Whether no case's prediction would replace what is read for any.
+fn keep_inputs(units: &[Unit], job: &Job) -> Result<()> {
+    let mut files = CaseFiles::default();
+    for unit in units {
+        files.writes("--out", prediction::outputs(&job.out, &unit.id));
+        let record = previous::path(&job.out, &unit.id);
+        files.writes("--out", [record.with_file_name(previous::ARRAY), record]);
+        match &unit.source {
+            Source::Images(images) => {
+                let of = |image: &PathBuf| {
+                    // What can't be read fails with its case.
+                    image::files_of(image).unwrap_or_else(|_| vec![image.clone()])
+                };
+                files.reads("an image", images.iter().flat_map(of));
+            }
+            Source::Case(record) => {
+                files.reads("--cases", [record.clone(), record.with_file_name(IMAGE)]);
+            }
+        }
+        if let Some(given) = &job.given {
+            files.reads("--previous", given.files(&unit.id));
+        }
+    }
+    files.check()
 }
 
 fn all(

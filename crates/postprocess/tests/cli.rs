@@ -245,6 +245,42 @@ fn fit_then_apply_removes_the_stray_voxel_and_keeps_the_geometry() {
     );
 }
 
+/// A batch's own output isn't one of its inputs, wherever the folder that `--out` names lies.
+#[test]
+fn a_prediction_that_is_read_is_never_replaced() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    let fit = "fit --labels labels --predictions predictions --plan plan.toml --out p.toml";
+    assert!(run(&fit.split(' ').collect::<Vec<_>>(), data.path()).status.success());
+    save(at("o/segmentation/segmentation.nii.gz"), &map(true));
+    std::fs::create_dir_all(at("linked/a")).unwrap();
+    std::os::unix::fs::symlink(at("predictions/b.nii.gz"), at("linked/a/segmentation.nii.gz"))
+        .unwrap();
+    std::fs::create_dir(at("pictures")).unwrap();
+    std::fs::hard_link(at("labels/a.nii.gz"), at("pictures/b.png")).unwrap();
+    for (line, lost) in [
+        (
+            "apply --predictions o/segmentation --postprocessing p.toml --out o",
+            "o/segmentation/segmentation.nii.gz",
+        ),
+        (
+            "apply --predictions predictions --postprocessing p.toml --out linked",
+            "predictions/b.nii.gz",
+        ),
+        (
+            "evaluate --predictions predictions --labels labels --images images --overlays pictures --out s.toml",
+            "labels/a.nii.gz",
+        ),
+    ] {
+        let before = std::fs::read(at(lost)).unwrap();
+        let (code, text) = fails(&line.split(' ').collect::<Vec<_>>(), data.path());
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains(&format!("{lost}: would be written for --")), "{text}");
+        assert!(std::fs::read(at(lost)).unwrap() == before, "{line}");
+    }
+    assert!(at("linked/a/segmentation.nii.gz").is_symlink());
+}
+
 #[test]
 fn fit_refuses_a_case_predicted_twice() {
     let data = data();

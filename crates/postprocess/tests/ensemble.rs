@@ -73,6 +73,12 @@ fn members_that_do_not_fit_are_refused_in_one_line() {
         2,
         "--out predictions/2d/fold_0: is --predictions predictions/2d/fold_0, which is read; expected another path",
     );
+    std::os::unix::fs::symlink(at("predictions/2d/fold_0/a"), at("predictions/a")).unwrap();
+    check(
+        &line("").replace("--out mean", "--out predictions"),
+        2,
+        "predictions/2d/fold_0/a/segmentation.nii.gz: would be written for --out, and is read for --predictions",
+    );
     let other = "--predictions predictions/2d/fold_1";
     check(
         &format!("ensemble {A} {other} --out mean"),

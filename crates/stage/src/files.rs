@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use artifact::{Kind, check_replaceable};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -128,6 +129,45 @@ impl Files {
     }
 }
 
+/// Files that a call reads and writes, as its cases are known.
+#[derive(Debug, Clone, Default)]
+pub struct CaseFiles {
+    inputs: BTreeMap<Place, Named>,
+    outputs: Vec<Named>,
+}
+
+impl CaseFiles {
+    /// Files of cases that are read.
+    pub fn reads(&mut self, flag: &'static str, paths: impl IntoIterator<Item = PathBuf>) {
+        for named in named(flag, paths) {
+            self.inputs.insert(place(&named.path), named);
+        }
+    }
+
+    /// Files of cases that are written, or go with what is written before.
+    pub fn writes(&mut self, flag: &'static str, paths: impl IntoIterator<Item = PathBuf>) {
+        self.outputs.extend(named(flag, paths));
+    }
+
+    /// Whether no case's output is an input, be it another case's.
+    ///
+    /// # Errors
+    /// Exit code 2, with both files.
+    pub fn check(&self) -> Result<()> {
+        let lost = |output: &Named| Some((output.clone(), self.inputs.get(&place(&output.path))?));
+        match self.outputs.iter().find_map(lost) {
+            None => Ok(()),
+            Some((output, input)) => Err(Error::usage(format!(
+                "{}: would be written for {}, and is read for {}",
+                input.path.display(),
+                output.flag,
+                input.flag
+            ))
+            .hint(format!("give another {}", output.flag))),
+        }
+    }
+}
+
 fn named<P: AsRef<Path>>(
     flag: &'static str,
     paths: impl IntoIterator<Item = P>,
@@ -147,11 +187,21 @@ fn clash(output: &Named, other: &Named, what: &str) -> Error {
 
 /// Whether two paths lead to the same file or folder, through links or by another name of the same file.
 fn same(a: &Path, b: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-    match (id(a), id(b)) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => absolute(a) == absolute(b),
-        _ => false,
+    place(a) == place(b)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Device and number of what is there.
+    There(u64, u64),
+    /// What isn't there yet.
+    Missing(PathBuf),
+}
+
+fn place(path: &Path) -> Place {
+    match fs::metadata(path) {
+        Ok(there) => Place::There(there.dev(), there.ino()),
+        Err(_) => Place::Missing(absolute(path)),
     }
 }
 
@@ -235,6 +285,36 @@ mod tests {
         }
         let files = Files::default().sibling("--out", [at("d/plan.toml")]);
         files.sibling("splits.toml beside --out", [at("d/splits.toml")]).check().unwrap();
+    }
+
+    #[test]
+    fn no_case_s_output_is_an_input_of_any_case() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        touch(&at("in/a.nii.gz"));
+        touch(&at("out/b/segmentation.nii.gz"));
+        std::os::unix::fs::symlink(at("out/b"), at("out/link")).unwrap();
+        fs::create_dir(at("out/hard")).unwrap();
+        fs::hard_link(at("in/a.nii.gz"), at("out/hard/segmentation.nii.gz")).unwrap();
+        let check = |input: &str, outputs: &[&str]| {
+            let mut files = CaseFiles::default();
+            files.reads("--images", [at("in/other.nii.gz"), at(input)]);
+            files.writes("--out", outputs.iter().map(|name| at(name)));
+            files.check()
+        };
+        let first = "out/first/segmentation.nii.gz";
+        for (input, output) in [
+            ("in/a.nii.gz", "out/hard/segmentation.nii.gz"),
+            ("out/b/segmentation.nii.gz", "out/b/segmentation.nii.gz"),
+            ("out/b/segmentation.nii.gz", "out/link/segmentation.nii.gz"),
+            // One case's output would be there by the time the other is read.
+            ("out/link/new.nii.gz", "out/b/new.nii.gz"),
+        ] {
+            let error = check(input, &[first, output]).expect_err(output);
+            assert_eq!(error.exit, crate::Exit::Usage);
+            assert!(error.message.ends_with("written for --out, and is read for --images"));
+        }
+        check("in/a.nii.gz", &[first, "out/b/segmentation.nii.gz"]).unwrap();
     }
 
     #[test]

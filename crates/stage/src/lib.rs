@@ -24,7 +24,7 @@ pub use args::{Common, Io, Seed};
 pub use contain::contain;
 pub use digits::digits;
 pub use error::{Error, Exit, Result};
-pub use files::Files;
+pub use files::{CaseFiles, Files};
 pub use outputs::{Outputs, Standing};
 pub use progress::Progress;
 pub use rng::{rng, word};

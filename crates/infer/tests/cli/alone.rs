@@ -1,6 +1,6 @@
 //! What is wrong with one image ends one case.
 
-use crate::world::{World, image, plan};
+use crate::world::{World, geometry, image, plan};
 use artifact::Provenance;
 use artifact::nifti::{self, Geometry};
 use infer::prepare::{Job, Prefetch};
@@ -81,4 +81,37 @@ fn a_panic_while_a_case_is_prepared_is_that_case_s_failure() {
         assert_eq!(error.exit, Exit::Failed);
         assert!(error.message.starts_with("a fault of this program: "), "{}", error.message);
     }
+}
+
+/// A batch's own output isn't one of its inputs, wherever the folder that `--out` names lies.
+#[test]
+fn an_image_is_never_replaced_by_a_prediction() {
+    let world = World::new();
+    let bytes = nifti::encode_image(image(0).view(), &geometry(), true).unwrap();
+    let [alone, folder, link] =
+        ["a/segmentation.nii.gz", "o/segmentation/segmentation.nii.gz", "linked/c.nii.gz"];
+    for file in [alone, folder, link] {
+        world.file(file, &bytes);
+    }
+    std::fs::create_dir_all(world.path("p/b")).unwrap();
+    std::fs::hard_link(world.path(link), world.path("p/b/segmentation.nii.gz")).unwrap();
+    for (line, lost) in [
+        (format!("--image {alone} --id a --out ."), alone),
+        ("--images o/segmentation --out o".into(), folder),
+        // Another case's image.
+        ("--images linked --out p".into(), link),
+    ] {
+        if lost == link {
+            world.file("linked/b.nii.gz", &bytes);
+        }
+        let said = world.fails(&format!("--model fold_0 {line}"), 2);
+        assert!(said.contains(&format!("{lost}: would be written for --out")), "{said}");
+        assert!(world.bytes(lost) == bytes, "{line} replaced {lost}");
+    }
+    // A prediction that is predicted from again.
+    world.done("--model fold_0 --image a/segmentation.nii.gz --id a --out pred");
+    let before = world.bytes("pred/a/segmentation.nii.gz");
+    let line = "--model fold_0 --image pred/a/segmentation.nii.gz --id a --out pred";
+    world.fails(line, 2);
+    assert!(world.bytes("pred/a/segmentation.nii.gz") == before);
 }

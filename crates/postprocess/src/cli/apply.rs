@@ -1,6 +1,6 @@
 //! `nnu-postprocess apply`.
 
-use super::{each_case, ending_of, write_prediction};
+use super::{each_case, ending_of, keep_inputs, write_prediction};
 use artifact::image::Reader;
 use artifact::postprocessing::Postprocessing;
 use artifact::prediction::{self, Found, Prediction};
@@ -48,6 +48,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     }
     // Maps of other programs beside them are of the same data set.
     let reader = recorded.map_or_else(Reader::default, |r| r.reader);
+    keep_inputs(&args.out, predictions.iter().map(|found| (found.case.as_str(), found)))?;
     let removed = each_case(run, "cases", &predictions, |found| {
         apply(args, run, (&rules, &scheme, reader), &hash, found)
             .map_err(|e| e.context(format!("case {}", found.case)))

@@ -1,6 +1,6 @@
 //! `nnu-postprocess ensemble`.
 
-use super::{each_case, ending_of, write_prediction};
+use super::{each_case, ending_of, keep_inputs, write_prediction};
 use artifact::image::{Geometry, Reader, meet};
 use artifact::prediction::{Found, PROBABILITIES, Prediction};
 use artifact::{Commit, Provenance, Record, npy};
@@ -47,6 +47,8 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         return Err(Error::usage("--predictions is given once, expected at least two folders"));
     }
     let cases = cases(&args.predictions)?;
+    let members = cases.iter().flat_map(|case| case.members.iter().map(|m| (case.id.as_str(), m)));
+    keep_inputs(&args.out, members)?;
     each_case(run, "cases", &cases, |case| {
         ensemble(args, run, case).map_err(|e| e.context(format!("case {}", case.id)))
     })?;

@@ -13,7 +13,7 @@ use postprocess::overlay::{self, Entry, Scene};
 use postprocess::scheme::Scheme;
 use postprocess::score::{Counts, Side, labels_found, summarise, voxel_ml};
 use postprocess::{files, table};
-use stage::{Common, Error, Files, Result, Run};
+use stage::{CaseFiles, Common, Error, Files, Result, Run};
 use std::path::{Path, PathBuf};
 
 /// Flags of `evaluate`.
@@ -74,6 +74,16 @@ struct Case {
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let predictions = of_fold(args, files::merge(&args.predictions)?, run)?;
     let cases = pair(args, &predictions, run)?;
+    let mut files = CaseFiles::default();
+    for (case, found) in cases.iter().zip(&predictions) {
+        files.reads("--predictions", found.files());
+        files.reads("--labels", [case.reference.clone()]);
+        if let Some((image, picture)) = &case.overlay {
+            files.reads("--images", [image.clone()]);
+            files.writes("--overlays", [picture.clone()]);
+        }
+    }
+    files.check()?;
     let plan = args.plan.as_ref().map(|path| Record::<Plan>::load(path)).transpose()?;
     let plan = plan.map(|record| record.body);
     let (scheme, reader) = described(args, plan.as_ref(), &predictions)?;

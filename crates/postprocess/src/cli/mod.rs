@@ -8,13 +8,13 @@ pub mod fit;
 pub mod select;
 
 use artifact::image::{self, Geometry, Reader};
-use artifact::prediction::{self, Prediction, PredictionInfo};
+use artifact::prediction::{self, Found, Prediction, PredictionInfo};
 use artifact::{Commit, Provenance};
 use clap::{Parser, Subcommand};
 use ndarray::Array3;
 use postprocess::files;
 use postprocess::scheme::Scheme;
-use stage::{Common, Error, Files, Result, Run};
+use stage::{CaseFiles, Common, Error, Files, Result, Run};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -128,6 +128,16 @@ fn write_prediction(
     };
     let Scheme { labels, regions, .. } = scheme.clone();
     Ok(commit.finish(provenance, &Prediction { prediction: info, labels, regions })?)
+}
+
+/// Whether no case's prediction in `out` would replace one that is read.
+fn keep_inputs<'a>(out: &Path, cases: impl Iterator<Item = (&'a str, &'a Found)>) -> Result<()> {
+    let mut files = CaseFiles::default();
+    for (case, found) in cases {
+        files.reads("--predictions", found.files());
+        files.writes("--out", prediction::outputs(out, case));
+    }
+    files.check()
 }
 
 /// The ending that a label map made from this one gets.
