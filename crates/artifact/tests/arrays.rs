@@ -326,7 +326,7 @@ fn two_arrays_of_one_name_are_refused() {
             let stored = zip::CompressionMethod::Stored;
             let options = zip::write::SimpleFileOptions::default().compression_method(stored);
             archive.start_file(name, options).unwrap();
-            std::io::Write::write_all(&mut archive, &bytes).unwrap();
+            Write::write_all(&mut archive, &bytes).unwrap();
         }
         let mut whole = archive.finish().unwrap().into_inner();
         while let Some(at) = whole.windows(5).position(|w| w == b"b.npy") {

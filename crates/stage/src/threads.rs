@@ -24,7 +24,9 @@ pub(crate) fn start(asked: Option<usize>) -> Result<(usize, usize)> {
     // The pool can be built only once, so the threads are there before it is.
     let mut waiting: Vec<Sender<ThreadBuilder>> = (0..wanted).map_while(|_| worker()).collect();
     if waiting.len() < wanted {
-        waiting.truncate(waiting.len().saturating_sub(BESIDE));
+        // One at least: work sent from a thread beside the pool's, to a pool of this thread alone, would wait for a thread
+        // that itself waits for the work.
+        waiting.truncate(waiting.len().saturating_sub(BESIDE).max(1));
     }
     let failed = |e| Error::failed(format!("cannot start threads: {e}"));
     if waiting.is_empty() {
