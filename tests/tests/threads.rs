@@ -6,7 +6,8 @@ use e2e::programs::{Ended, SMALL_RUN, command, folder, must_not_skip, run, run_a
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const PHANTOM: &str = env!("CARGO_BIN_EXE_nnu-phantom");
 
@@ -25,6 +26,9 @@ fn more_threads_than_any_machine_has_are_refused_in_one_line() {
     assert_eq!(run(&programs, Path::new("."), &format!("{line} 64")).code, 0);
 }
 
+/// Longer than any of these lines takes; programs whose threads wait for each other do so for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Runs a line whose process may have `limit` threads in all.
 fn limited(programs: &Path, root: &Path, line: &str, limit: usize, user: Option<u32>) -> Ended {
     let stage = command(programs, root, line);
@@ -33,7 +37,17 @@ fn limited(programs: &Path, root: &Path, line: &str, limit: usize, user: Option<
     if let Some(user) = user {
         limited.uid(user).gid(user);
     }
-    limited.output().unwrap().into()
+    let mut child = limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{limit} threads: {line}: hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap().into()
 }
 
 /// The programs where any user may run them.
@@ -58,7 +72,7 @@ fn where_no_thread_can_be_started_all_stages_give_the_same_bytes() {
     let (free, narrow) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run_all(&programs, free.path(), &SMALL_RUN[..1]);
     run_all(&programs, narrow.path(), &SMALL_RUN[..1]);
-    let lines: Vec<String> = SMALL_RUN[1..6]
+    let lines: Vec<String> = SMALL_RUN[1..10]
         .iter()
         .map(|line| {
             line.replace(" -q ", " --threads 3 ")
@@ -91,6 +105,15 @@ fn where_no_thread_can_be_started_all_stages_give_the_same_bytes() {
         assert!(ended.stderr.contains(warning), "{line}: {}", ended.stderr);
     }
     assert_eq!(tree(free.path()), tree(narrow.path()));
+    // One thread beside the first, two, …: of these the pool has at least one, and others work beside it or not at all.
+    for limit in [2, 3, 4, 7] {
+        for line in &lines {
+            let line = line.replace("--threads 3", "--threads 8 --force");
+            let ended = limited(from, narrow.path(), &line, limit, user);
+            assert_eq!(ended.code, 0, "{limit} threads: {line}: {}", ended.stderr);
+        }
+        assert_eq!(tree(free.path()), tree(narrow.path()), "{limit} threads");
+    }
     let some = limited(
         from,
         narrow.path(),

@@ -105,7 +105,9 @@ fn indexed(palette: Vec<u8>) -> Vec<u8> {
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_palette(palette);
-    encoder.write_header().unwrap().write_image_data(&[0, 1, 1, 0]).unwrap();
+    let mut writer = encoder.write_header().expect("memory takes it");
+    writer.write_image_data(&[0, 1, 1, 0]).expect("memory takes it");
+    drop(writer);
     bytes
 }
 

@@ -12,7 +12,6 @@ use ndarray::{Array3, Array4, ArrayView4};
 use stage::{Error, Outputs, Result, memory};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// What all cases of a call have in common.
@@ -360,7 +359,7 @@ impl Prefetch {
         // Without a buffer: the thread holds one finished case until it is taken, and no second.
         let (sender, receiver) = sync_channel(0);
         let (ahead, all) = (job.clone(), units.clone());
-        let thread = Builder::new().spawn(move || {
+        let thread = stage::threads::beside(move || {
             for unit in all {
                 let result = stage::contain(|| ahead.prepare(&unit));
                 if sender.send(Next { unit, result }).is_err() {
@@ -369,8 +368,8 @@ impl Prefetch {
             }
         });
         match thread {
-            Ok(_) => Self::Ahead(receiver),
-            Err(_) => Self::Here(Box::new(job), units.into_iter()),
+            Some(_) => Self::Ahead(receiver),
+            None => Self::Here(Box::new(job), units.into_iter()),
         }
     }
 }

@@ -66,8 +66,8 @@ pub fn misnamed(files: &[PathBuf]) -> Vec<String> {
     if same || !(channels || (numbered && files.len() > 1)) {
         return Vec::new();
     }
-    let warning = |(position, (file, said)): (usize, (&PathBuf, &Option<(&str, usize)>))| {
-        let (case, channel) = (*said)?;
+    let warning = |(position, file): (usize, &PathBuf)| {
+        let (case, channel) = said[position]?;
         let expected = first.map_or(case, |(case, _)| case);
         (channel != position || case != expected).then(|| {
             let file = file.display();
@@ -76,7 +76,7 @@ pub fn misnamed(files: &[PathBuf]) -> Vec<String> {
             )
         })
     };
-    files.iter().zip(&said).enumerate().filter_map(warning).collect()
+    files.iter().enumerate().filter_map(warning).collect()
 }
 
 /// The images of a folder, by id: those with the wanted ids, or all. `channels` is how many the plan has. See

@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::Builder;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -128,7 +127,7 @@ impl Job<'_> {
         // of its case, could begin another case, and with it wait for the memory of the first.
         std::thread::scope(|scope| {
             let workers = (0..cases.len().min(2 * threads))
-                .map_while(|_| Builder::new().spawn_scoped(scope, work).ok());
+                .map_while(|_| stage::threads::beside_in(scope, work));
             if workers.count() == 0 {
                 work();
             }

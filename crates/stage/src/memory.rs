@@ -42,6 +42,18 @@ fn can_be_had(bytes: f64) -> bool {
     Vec::<u8>::new().try_reserve_exact(more as usize).is_ok()
 }
 
+/// Half of the address space that `ulimit -v` leaves this process, taken from it as long as the result lives; nothing
+/// where there is no such limit. It isn't touched, so that it takes no memory.
+pub(crate) fn half_of_what_is_left() -> Vec<u8> {
+    let limit = read("/proc/self/limits").and_then(|text| number(&text, "Max address space"));
+    let used = read("/proc/self/status").and_then(|text| number(&text, "VmSize:"));
+    let left = limit.zip(used).map_or(0, |(limit, used)| limit.saturating_sub(1024 * used));
+    let mut kept = Vec::new();
+    // Where not even that is to be had, the threads get what they get.
+    let _ = kept.try_reserve_exact(usize::try_from(left / 2).unwrap_or(0));
+    kept
+}
+
 /// Bytes that this process may take in all; none where it isn't known.
 pub fn limit() -> Option<u64> {
     let free = available()?;

@@ -1,9 +1,10 @@
 //! Threads, of which the system may have none left.
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 use rayon::{ThreadBuilder, ThreadPoolBuilder};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 /// More than this is a slip of the pen.
 pub(crate) const MOST: usize = 1024;
@@ -21,15 +22,18 @@ pub(crate) fn start(asked: Option<usize>) -> Result<(usize, usize)> {
         Some(n) => n,
         None => std::thread::available_parallelism().map_or(1, usize::from).min(MOST),
     };
+    // Stacks and arenas take of the address space, of which `ulimit -v` leaves little: half of it is for the work.
+    let kept = memory::half_of_what_is_left();
     // The pool can be built only once, so the threads are there before it is.
     let mut waiting: Vec<Sender<ThreadBuilder>> = (0..wanted).map_while(|_| worker()).collect();
-    if waiting.len() < wanted {
-        // One at least: work sent from a thread beside the pool's, to a pool of this thread alone, would wait for a thread
-        // that itself waits for the work.
+    drop(kept);
+    if waiting.len() < wanted && !waiting.is_empty() {
+        // One of the pool's at least: work on threads beside it would wait for this one, which waits for them.
         waiting.truncate(waiting.len().saturating_sub(BESIDE).max(1));
     }
     let failed = |e| Error::failed(format!("cannot start threads: {e}"));
     if waiting.is_empty() {
+        ALONE.store(true, Ordering::Relaxed);
         let here = ThreadPoolBuilder::new().num_threads(1).use_current_thread();
         here.build_global().map_err(failed)?;
         return Ok((wanted, 1));
@@ -44,6 +48,29 @@ pub(crate) fn start(asked: Option<usize>) -> Result<(usize, usize)> {
         .build_global()
         .map_err(failed)?;
     Ok((wanted, threads))
+}
+
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether everything is computed on the thread that the program began with. It does all work itself then: another
+/// thread's would wait for it, and never begin while this one waits for that thread.
+pub fn alone() -> bool {
+    ALONE.load(Ordering::Relaxed)
+}
+
+/// Starts a thread beside this one whose work may be computed on all threads; none where the system has no thread left.
+pub fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<JoinHandle<T>> {
+    if alone() { None } else { Builder::new().spawn(work).ok() }
+}
+
+/// As [`beside`], with what the scope outlives.
+pub fn beside_in<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, T>> {
+    if alone() { None } else { Builder::new().spawn_scoped(scope, work).ok() }
 }
 
 /// A thread that becomes one of the pool's, or ends when nothing is sent.
@@ -71,9 +98,9 @@ impl<T: Send + 'static> Beside<T> {
     pub fn run<I: Send + 'static>(input: I, work: fn(I) -> T) -> Self {
         let (sender, receiver) = channel();
         // The input follows once there is a thread for it.
-        match Builder::new().spawn(move || receiver.recv().ok().map(work)) {
-            Err(_) => Self::Done(work(input)),
-            Ok(thread) => {
+        match beside(move || receiver.recv().ok().map(work)) {
+            None => Self::Done(work(input)),
+            Some(thread) => {
                 // The thread waits for it.
                 let _ = sender.send(input);
                 Self::Thread(thread)

@@ -110,11 +110,12 @@ impl Feed<'_> {
         };
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(1);
-            let thread = std::thread::Builder::new()
-                .spawn_scoped(scope, move || fill(on_threads, from..to, threads, &sender));
+            let thread = stage::threads::beside_in(scope, move || {
+                fill(on_threads, from..to, threads, &sender);
+            });
             let from = match thread {
-                Ok(_) => From::Threads(batches),
-                Err(_) => From::Here(on_threads, from..to),
+                Some(_) => From::Threads(batches),
+                None => From::Here(on_threads, from..to),
             };
             let mut feed = Feed { from, waited: Duration::ZERO };
             let result = body(&mut feed);

@@ -46,13 +46,12 @@ fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<Cursor<&'a [u8]>>> {
     }
     let reader = decoder.read_info().map_err(|e| fault(path, &e))?;
     // The decoder believes that a palette is made of whole colours, and at most as many as a sample can name.
-    if let Some(palette) = reader.info().palette.as_deref().map(<[u8]>::len) {
-        if palette == 0 || palette % 3 != 0 || palette > 3 * 256 {
-            return Err(Error::input(
-                path,
-                format!("palette has {palette} bytes, expected 3 for each of 1 to 256 colours"),
-            ));
-        }
+    let palette = reader.info().palette.as_deref().map(<[u8]>::len);
+    if let Some(length) = palette.filter(|n| *n == 0 || n % 3 != 0 || *n > 3 * 256) {
+        return Err(Error::input(
+            path,
+            format!("palette has {length} bytes, expected 3 for each of 1 to 256 colours"),
+        ));
     }
     Ok(reader)
 }

@@ -172,8 +172,10 @@ fn each_case<C: Sync, R: Send>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..cases.len().min(run.threads()) {
-            scope.spawn(one);
+        let workers = (0..cases.len().min(run.threads()))
+            .map_while(|_| stage::threads::beside_in(scope, one));
+        if workers.count() == 0 {
+            one();
         }
     });
     let all = results.into_iter();
