@@ -1,7 +1,7 @@
 //! `nnu-phantom`: makes the demo's data set.
 
 use clap::Parser;
-use e2e::phantom::{Size, write};
+use e2e::phantom::{Size, is_own, write};
 use stage::{Command, Common, Files, Io, Seed};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +52,12 @@ fn main() -> ExitCode {
         let spacing_mm: [f64; 3] =
             args.spacing.clone().try_into().map_err(|_| three("--spacing"))?;
         let size = Size { training: args.training, test: args.test, shape, spacing_mm };
-        write(&args.out, &size, args.seed.seed)?;
+        let replace = run.force() || is_own(&args.out);
+        let description = args.out.join("dataset.json");
+        if description.exists() && !replace {
+            return Err(run.outputs().refusal(&description, "describes another data set"));
+        }
+        write(&args.out, &size, args.seed.seed, replace)?;
         run.info(format!(
             "wrote {} training and {} test cases to {}",
             args.training,

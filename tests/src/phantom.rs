@@ -123,11 +123,15 @@ pub fn phantom(size: &Size, seed: u64, index: u64) -> Phantom {
     Phantom { image, label, geometry: Geometry::plain(shape, spacing_mm) }
 }
 
+const DESCRIPTION: &str = "dataset.json";
+const MADE_BY: &str = "made by nnu-phantom";
+
 /// Writes a data set; `dataset.json` comes last, so that it vouches for the images.
 ///
 /// # Errors
 /// If a file can't be written.
-pub fn write(folder: &Path, size: &Size, seed: u64) -> Result<()> {
+pub fn write(folder: &Path, size: &Size, seed: u64, replace: bool) -> Result<()> {
+    let file = |path: &Path, bytes: &[u8]| put(path, bytes, replace);
     let id = |i: usize| format!("phantom_{i:03}");
     for i in 0..size.training + size.test {
         let p = phantom(size, seed, i as u64);
@@ -135,10 +139,10 @@ pub fn write(folder: &Path, size: &Size, seed: u64) -> Result<()> {
         let [z, y, x] = p.geometry.shape;
         let image: Array4<f32> =
             p.image.into_shape_with_order((1, z, y, x)).expect("the same number of voxels");
-        let file =
+        let path =
             |kind: &str| folder.join(format!("{kind}{part}")).join(format!("{}.nii.gz", id(i)));
-        Commit::file(&file("images"), &encode_image(image.view(), &p.geometry, true)?)?;
-        Commit::file(&file("labels"), &encode_labels(p.label.view(), &p.geometry, true)?)?;
+        file(&path("images"), &encode_image(image.view(), &p.geometry, true)?)?;
+        file(&path("labels"), &encode_labels(p.label.view(), &p.geometry, true)?)?;
     }
     let training: Vec<_> = (0..size.training)
         .map(|i| json!({"image": format!("./imagesTr/{}.nii.gz", id(i)), "label": format!("./labelsTr/{}.nii.gz", id(i))}))
@@ -148,7 +152,7 @@ pub fn write(folder: &Path, size: &Size, seed: u64) -> Result<()> {
         .collect();
     let description = json!({
         "name": "Phantoms",
-        "description": "Capsules with a core, decoys, bias field and noise; made by nnu-phantom",
+        "description": format!("Capsules with a core, decoys, bias field and noise; {MADE_BY}"),
         "tensorImageSize": "3D",
         "modality": {"0": "MRI"},
         "labels": {"0": "background", "1": "capsule", "2": "core"},
@@ -157,12 +161,55 @@ pub fn write(folder: &Path, size: &Size, seed: u64) -> Result<()> {
         "training": training,
         "test": test,
     });
-    Commit::file(&folder.join("dataset.json"), format!("{description:#}\n").as_bytes())
+    file(&folder.join(DESCRIPTION), format!("{description:#}\n").as_bytes())
+}
+
+/// Writes a file, or leaves the same one there.
+fn put(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
+    if replace || !path.exists() {
+        return Commit::file(path, bytes);
+    }
+    // What an interrupted call left is what this one writes.
+    match artifact::file::read(path, "read")? == bytes {
+        true => Ok(()),
+        false => Err(artifact::Error::input(
+            path,
+            "is there already, and no phantom of this size and seed",
+        )
+        .hint("give another --out, or remove this first; --force replaces it")),
+    }
+}
+
+/// Whether nnu-phantom made the data set in this folder.
+pub fn is_own(folder: &Path) -> bool {
+    let json = std::fs::read(folder.join(DESCRIPTION)).unwrap_or_default();
+    let json: Option<serde_json::Value> = serde_json::from_slice(&json).ok();
+    json.is_some_and(|json| json["description"].as_str().is_some_and(|d| d.ends_with(MADE_BY)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_interrupted_call_left_is_kept_and_anything_else_refused() {
+        let size = Size { training: 1, test: 1, shape: [8, 16, 16], spacing_mm: [3.0, 1.2, 1.2] };
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("imagesTr/phantom_000.nii.gz");
+        Commit::file(&image, b"scan").unwrap();
+        let refused = write(folder.path(), &size, 0, false).unwrap_err();
+        assert_eq!(refused.path, image);
+        assert_eq!(std::fs::read(&image).unwrap(), b"scan");
+        assert!(!is_own(folder.path()));
+        write(folder.path(), &size, 0, true).unwrap();
+        assert!(is_own(folder.path()));
+        write(folder.path(), &size, 0, false).unwrap();
+        std::fs::remove_file(folder.path().join(DESCRIPTION)).unwrap();
+        write(folder.path(), &size, 0, false).unwrap();
+        assert!(write(folder.path(), &size, 1, false).is_err());
+        Commit::file(&folder.path().join(DESCRIPTION), b"{\"name\": \"precious\"}").unwrap();
+        assert!(!is_own(folder.path()));
+    }
 
     #[test]
     fn both_classes_fill_a_useful_part_of_every_case_and_no_case_repeats() {

@@ -12,7 +12,7 @@ use crate::nifti::Geometry;
 use crate::npy::{self, Mapped};
 use crate::recipe::AnatomicalAxis;
 use crate::{Error, Kind, Record, Result};
-use ndarray::{Array2, ArrayView3, ArrayView4, Ix4};
+use ndarray::{ArrayView2, ArrayView3, ArrayView4, Ix4};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -201,15 +201,15 @@ pub struct OpenCase {
     pub record: Record<Case>,
     image: Arc<Mapped>,
     label: Option<Arc<Mapped>>,
-    foreground: Option<Arc<Array2<i32>>>,
+    foreground: Option<Arc<Mapped>>,
 }
 
 impl OpenCase {
     /// Opens `CASE/case.toml` and maps its arrays.
     ///
     /// # Errors
-    /// If record and arrays disagree, the image holds what is no number, or the label what is no class. Both are read for
-    /// that.
+    /// If record and arrays disagree, the image holds what is no number, the label what is no class, or the foreground what
+    /// is no place in them. All are read for that, and none is kept: what was read, the system may forget.
     pub fn open(path: &Path) -> Result<Self> {
         let record = Record::<Case>::load(path)?;
         let info = &record.body.case;
@@ -224,7 +224,9 @@ impl OpenCase {
             expect_shape(path, LABEL, mapped.shape(), &info.shape)?;
             check_classes(&path.with_file_name(LABEL), mapped.view()?, info)?;
             label = Some(Arc::new(mapped));
-            foreground = Some(Arc::new(read_foreground(path, info)?));
+            let mapped = Mapped::open(&path.with_file_name(FOREGROUND))?;
+            check_foreground(mapped.path(), mapped.view()?, info)?;
+            foreground = Some(Arc::new(mapped));
         }
         Ok(Self { record, image: Arc::new(image), label, foreground })
     }
@@ -253,8 +255,8 @@ impl OpenCase {
     }
 
     /// Rows (class index, z, y, x), sorted by class.
-    pub fn foreground(&self) -> Option<&Array2<i32>> {
-        self.foreground.as_deref()
+    pub fn foreground(&self) -> Option<ArrayView2<'_, i32>> {
+        self.foreground.as_ref().map(|f| f.view().expect("checked when opened"))
     }
 }
 
@@ -279,12 +281,10 @@ fn check_classes(file: &Path, label: ArrayView3<'_, i16>, info: &CaseInfo) -> Re
     }
 }
 
-fn read_foreground(path: &Path, info: &CaseInfo) -> Result<Array2<i32>> {
-    let file = path.with_file_name(FOREGROUND);
-    let rows: Array2<i32> = npy::read(&file)?;
+fn check_foreground(file: &Path, rows: ArrayView2<'_, i32>, info: &CaseInfo) -> Result<()> {
     if rows.ncols() != 4 {
         return Err(Error::input(
-            &file,
+            file,
             format!("has {} columns, expected 4 (class, z, y, x)", rows.ncols()),
         ));
     }
@@ -294,15 +294,15 @@ fn read_foreground(path: &Path, info: &CaseInfo) -> Result<Array2<i32>> {
         let inside = (0..3).all(|a| usize::try_from(row[a + 1]).is_ok_and(|v| v < info.shape[a]));
         if !(known || info.ignore && row[0] == -1) || !inside {
             return Err(Error::input(
-                &file,
+                file,
                 format!("has row {row}, outside classes 1..{classes} or shape {:?}", info.shape),
             ));
         }
     }
     if !rows.column(0).iter().is_sorted() {
-        return Err(Error::input(&file, "rows are not sorted by class"));
+        return Err(Error::input(file, "rows are not sorted by class"));
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn expect_shape(record: &Path, name: &str, found: &[usize], expected: &[usize]) -> Result<()> {

@@ -9,7 +9,7 @@ use augment::{
     Loader, Mode, cases_hash, open_cases, open_previous, preview, previous_hash, spool,
     training_cases,
 };
-use stage::{Result, Run};
+use stage::{Form, Result, Run};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             loader = loader.with_previous(open_previous(&args.previous, &ids)?)?;
         }
         if let Some(path) = &args.preview {
-            run.outputs().may_write(path)?;
+            run.outputs().may_write(path, Form::PNG)?;
             let names: Vec<String> = plan.labels.iter().map(|l| l.name.clone()).collect();
             preview::sheet(&loader, &names).save(path)?;
             run.info(format!("{} written", path.display()));

@@ -490,6 +490,14 @@ fn an_import_replaces_neither_a_trained_model_nor_one_under_way() {
     assert!(said.contains("checkpoint.toml: a training is under way here"), "{said}");
 }
 
+/// A zip archive too, but not of weights.
+fn checkpoint_copy(folder: &tempfile::TempDir) -> String {
+    let copy = path(folder, "copy.pth");
+    let bytes = std::fs::read(golden("plain_module.pth")).unwrap();
+    artifact::Commit::file(Path::new(&copy), &bytes).unwrap();
+    copy
+}
+
 #[test]
 fn first_weights_do_not_replace_a_model_s() {
     let folder = exchange();
@@ -506,6 +514,28 @@ fn first_weights_do_not_replace_a_model_s() {
     let expected = format!("nnu-net: error: {weights}: belongs to {model}/model.toml, expected ");
     assert!(said.starts_with(&expected), "{said}");
     assert_eq!(before, files(Path::new(&model)));
+    // Records, and files of other programs.
+    let notes = path(&folder, "notes.txt");
+    artifact::Commit::file(Path::new(&notes), b"dose").unwrap();
+    for other in [&plan, &notes, &checkpoint_copy(&folder)] {
+        let before = std::fs::read(other).unwrap();
+        let refused = nnu_net(&[&init[..6], &[other.as_str()]].concat());
+        assert_eq!(refused.status.code(), Some(if *other == plan { 2 } else { 3 }));
+        assert!(before == std::fs::read(other).unwrap(), "{other}");
+    }
+    // What a checkpoint carries doesn't replace a data set's description.
+    let raw = path(&folder, "raw");
+    let described = Path::new(&raw).join("dataset.json");
+    artifact::Commit::file(&described, b"{}").unwrap();
+    let carrying = golden("plain.pth");
+    let extract = ["import", "--checkpoint", &carrying, "--extract", &raw];
+    let refused = nnu_net(&extract);
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused.stderr));
+    assert_eq!(files(Path::new(&raw)).len(), 1);
+    for more in [["--force"].as_slice(), &[]] {
+        let out = nnu_net(&[&extract, more].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
     // A file of its own is written again without a question.
     let own = path(&folder, "own.npz");
     for _ in 0..2 {

@@ -10,7 +10,7 @@ use plan::nnunet::{self, Described};
 use plan::recipe::Resolved;
 use plan::settings::Setting;
 use plan::{command, folds::split, text::summary};
-use stage::{Error, Result, Run};
+use stage::{Error, Form, Result, Run};
 use std::path::Path;
 
 /// A data set, the ids of its cases where they are known, and what it was read from.
@@ -136,10 +136,15 @@ impl<'a> Folds<'a> {
     }
 }
 
+const PLANS: Form = Form::new("plans.json of nnU-Net", |bytes| {
+    let json: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+    json.is_some_and(|json| json.get("plans_name").is_some())
+});
+
 /// Plan to `plans.json`.
 pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
-    run.outputs().may_write(&args.out)?;
+    run.outputs().may_write(&args.out, PLANS)?;
     let fault = |e: String| Error::input(format!("{}: {e}", args.plan.display()));
     let plans = nnunet::export(&plan, &args.names()).map_err(fault)?;
     for departure in nnunet::departures(&plan) {

@@ -57,11 +57,12 @@ fn median(sorted: &[f64]) -> f64 {
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
+/// The first line of [`csv`].
+pub const CSV_HEADER: &str = "case,label,dice,iou,true_positives,false_positives,false_negatives,true_negatives,predicted_ml,reference_ml";
+
 /// One line per case and foreground class or region. Missing numbers are empty fields.
 pub fn csv(summary: &Summary) -> String {
-    let mut out = String::from(
-        "case,label,dice,iou,true_positives,false_positives,false_negatives,true_negatives,predicted_ml,reference_ml\n",
-    );
+    let mut out = format!("{CSV_HEADER}\n");
     let field = |v: f64| if v.is_nan() { String::new() } else { v.to_string() };
     for case in &summary.cases {
         for c in &case.classes {

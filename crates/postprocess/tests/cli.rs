@@ -282,6 +282,32 @@ fn a_prediction_that_is_read_is_never_replaced() {
 }
 
 #[test]
+fn a_table_or_picture_replaces_one_of_its_own_only() {
+    let data = data();
+    let at = |path: &str| data.path().join(path);
+    let line = with(&["--images", "images", "--overlays", "pictures"]);
+    for (other, what) in [
+        ("out/summary.csv", "is no table of these scores"),
+        ("pictures/b.png", "is no PNG picture"),
+    ] {
+        Commit::file(&at(other), b"id,age").unwrap();
+        let (code, text) = fails(&line, data.path());
+        assert_eq!(code, 3, "{text}");
+        assert!(text.contains(&format!("{other}: {what}")), "{text}");
+        assert_eq!(std::fs::read(at(other)).unwrap(), b"id,age");
+        std::fs::remove_file(at(other)).unwrap();
+    }
+    assert!(run(&line, data.path()).status.success());
+    let table = std::fs::read(at("out/summary.csv")).unwrap();
+    // Damaged, and left behind by a call that ended before it wrote the record.
+    Commit::file(&at("out/summary.csv"), b"id,age").unwrap();
+    assert!(run(&line, data.path()).status.success());
+    std::fs::remove_file(at("out/summary.toml")).unwrap();
+    assert!(run(&line, data.path()).status.success());
+    assert_eq!(std::fs::read(at("out/summary.csv")).unwrap(), table);
+}
+
+#[test]
 fn fit_refuses_a_case_predicted_twice() {
     let data = data();
     let fit = [

@@ -25,7 +25,7 @@ pub use contain::contain;
 pub use digits::digits;
 pub use error::{Error, Exit, Result};
 pub use files::{CaseFiles, Files};
-pub use outputs::{Outputs, Standing};
+pub use outputs::{Form, Outputs, Standing};
 pub use progress::Progress;
 pub use rng::{rng, word};
 pub use run::{Command, Run, main};

@@ -86,7 +86,7 @@ impl Inputs {
         let folds = load_folds(request)?;
         let fold = folds[request.fold].clone();
         let iterations = schedule.epochs.saturating_mul(schedule.iterations_per_epoch);
-        let (spool, warnings) = match &request.batches {
+        let (spool, mut warnings) = match &request.batches {
             None => Default::default(),
             Some(folder) => find_spool(folder, iterations)?,
         };
@@ -117,7 +117,9 @@ impl Inputs {
                 .input("first stage", hash_bytes((train_seen + &validation_seen).as_bytes()));
         }
         if !spool.is_empty() {
-            provenance = provenance.input("batches", hash_spool(&spool)?);
+            let (hash, of_others) = check_spool(&spool, request, &plan, &fold)?;
+            warnings.extend(of_others);
+            provenance = provenance.input("batches", hash);
         }
         let training = provenance.key::<crate::checkpoint::Checkpoint>();
         let provenance = provenance
@@ -427,22 +429,67 @@ fn find_spool(folder: &Path, iterations: usize) -> Result<(Vec<PathBuf>, Vec<Str
     Ok((spool, warnings))
 }
 
-/// Hash of what batches hold; siblings are held against the records' hashes where they give any.
-fn hash_spool(spool: &[PathBuf]) -> Result<String, Error> {
-    let hashes: Result<Vec<String>, Error> = spool
+/// Hash of what a spool holds, checked against plan and fold; and a warning if batches follow another plan.
+fn check_spool(
+    spool: &[PathBuf],
+    request: &Request,
+    plan: &Plan,
+    fold: &Fold,
+) -> Result<(String, Option<String>), Error> {
+    let configuration = plan.configuration(&request.configuration).map_err(Error::input)?;
+    let plan_hash = augment::spool::plan_hash(plan, configuration);
+    let checked: Result<Vec<(String, bool)>, Error> = spool
         .par_iter()
-        .map(|path| {
-            let record = Record::<batch::Batch>::load(path)?;
-            record.verify(path)?;
-            let mut text = hash_file(path)?;
-            for name in [batch::IMAGE, batch::LABEL] {
-                text += &match record.header.files.get(name) {
-                    Some(hash) if !hash.is_empty() => hash.clone(),
-                    _ => hash_file(&path.with_file_name(name))?,
-                };
-            }
-            Ok(text)
-        })
+        .enumerate()
+        .map(|(index, path)| check_record(path, index, request, fold, &plan_hash))
         .collect();
-    Ok(hash_bytes(hashes?.concat().as_bytes()))
+    let (hashes, of_plan): (Vec<String>, Vec<bool>) = checked?.into_iter().unzip();
+    let warning = of_plan.iter().position(|ours| !ours).map(|first| {
+        format!(
+            "{}: {} of {} batches were made by other rules than those of {} for {} (patch, batch size, sampling, augmentation)",
+            spool[first].display(),
+            of_plan.iter().filter(|ours| !**ours).count(),
+            spool.len(),
+            request.plan.display(),
+            request.configuration
+        )
+    });
+    Ok((hash_bytes(hashes.concat().as_bytes()), warning))
+}
+
+/// Holds the record of batch `index` against plan and fold. Hash of what the batch holds, siblings held against the record's
+/// hashes where it gives any; and whether it follows the plan, as far as it says.
+fn check_record(
+    path: &Path,
+    index: usize,
+    request: &Request,
+    fold: &Fold,
+    plan_hash: &str,
+) -> Result<(String, bool), Error> {
+    let record = Record::<batch::Batch>::load(path)?;
+    let info = &record.body.batch;
+    if info.index != index {
+        let line = format!("batch.index = {}, but its folder says {index}", info.index);
+        let hint = "batches of two spools are mixed, or one was renamed; run nnu-augment again";
+        return Err(artifact::Error::input(path, line).hint(hint).into());
+    }
+    if let Some(seen) = info.cases.iter().find(|case| fold.validation.contains(case)) {
+        let line = format!(
+            "batch.cases has {seen}, expected none that fold {} is validated on",
+            request.fold
+        );
+        let hint = format!("give the spool that nnu-augment --fold {} writes", request.fold);
+        return Err(artifact::Error::input(path, line).hint(hint).into());
+    }
+    record.verify(path)?;
+    let mut text = hash_file(path)?;
+    for name in [batch::IMAGE, batch::LABEL] {
+        text += &match record.header.files.get(name) {
+            Some(hash) if !hash.is_empty() => hash.clone(),
+            _ => hash_file(&path.with_file_name(name))?,
+        };
+    }
+    // Batches of foreign programs need not say which plan they follow.
+    let mut inputs = record.provenance.inputs.iter();
+    Ok((text, inputs.all(|i| i.name != "plan" || i.hash == plan_hash)))
 }

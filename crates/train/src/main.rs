@@ -136,6 +136,20 @@ fn is_finished(run: &Run, args: &Args, inputs: &Inputs, record: &Path) -> Result
     }
 }
 
+/// The plan's copy beside the model replaces no other plan, unless this folder is a training's.
+fn may_write_plan(run: &Run, args: &Args, inputs: &Inputs) -> Result<(), Error> {
+    let (copy, model) = (args.out.join(model::PLAN), args.out.join("model.toml"));
+    let is_ours = run.force()
+        || model.exists()
+        || checkpoint::path(&args.out).exists()
+        || !copy.exists()
+        || artifact::file::read(&copy, "read this plan")? == inputs.plan_bytes;
+    match is_ours {
+        true => Ok(()),
+        false => Err(run.outputs().refusal(&copy, "is another plan, and no training's copy")),
+    }
+}
+
 fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
     let device = args.on.open(run)?;
     let inputs = Inputs::load(request, run.provenance(), device.kind())?;
@@ -143,6 +157,7 @@ fn train(run: &Run, args: &Args, request: &Request) -> Result<(), Error> {
     if is_finished(run, args, &inputs, &record)? {
         return Ok(());
     }
+    may_write_plan(run, args, &inputs)?;
     // Held to the end: the folder is this training's.
     let model = Commit::begin_unless_held(&record)?;
     if is_finished(run, args, &inputs, &record)? {

@@ -393,6 +393,75 @@ fn batches_that_were_changed_are_refused() {
     }
 }
 
+/// Writes the record of batch `at` again, with this in it.
+fn write_record(bench: &Bench, at: usize, index: usize, cases: &[&str], provenance: &Provenance) {
+    let record = artifact::batch::path(&bench.path("batches"), at);
+    let read = |name: &str| std::fs::read(record.with_file_name(name)).unwrap();
+    let (image, label) = (read("image.npy"), read("label.npy"));
+    let mut commit = Commit::begin(&record).unwrap();
+    commit.bytes("image.npy", &image).unwrap();
+    commit.bytes("label.npy", &label).unwrap();
+    let cases = cases.iter().map(|id| (*id).to_string()).collect();
+    let batch = artifact::batch::BatchInfo { index, cases };
+    commit.finish(provenance, &artifact::batch::Batch { batch }).unwrap();
+}
+
+#[test]
+fn batches_of_another_fold_place_or_plan_are_told_apart() {
+    let bench = Bench::new();
+    let spool = ["--batches", "batches", "--epochs", "1", "--iterations", "3", "-q"];
+    (0..3).for_each(|index| write_batch(&bench, index));
+    let unknown = Provenance::default();
+    write_record(&bench, 1, 2, &[], &unknown);
+    let ended = bench.train("model", &spool);
+    let line =
+        "nnu-train: error: batches/000001/batch.toml: batch.index = 2, but its folder says 1\n";
+    assert!(ended.code == 3 && ended.said.starts_with(line), "{}", ended.said);
+    write_record(&bench, 1, 1, &["a", "c"], &unknown);
+    let ended = bench.train("model", &spool);
+    let line = "nnu-train: error: batches/000001/batch.toml: batch.cases has c, expected none that fold 0 is validated on\n";
+    assert!(ended.code == 3 && ended.said.starts_with(line), "{}", ended.said);
+    assert!(!bench.path("model/plan.toml").exists());
+
+    let plan = load::<artifact::plan::Plan>(&bench.path("plan.toml"));
+    let configuration = plan.configuration("3d_fullres").unwrap();
+    let own = augment::spool::plan_hash(&plan, configuration);
+    for (model, hash, said) in [
+        ("own", own.as_str(), ""),
+        (
+            "other",
+            "b3:0",
+            "nnu-train: warning: batches/000001/batch.toml: 1 of 3 batches were made by other rules than those of \
+             plan.toml for 3d_fullres (patch, batch size, sampling, augmentation)\n",
+        ),
+    ] {
+        write_record(&bench, 1, 1, &["a", "b"], &Provenance::default().input("plan", hash));
+        let ended = bench.train(model, &spool);
+        assert_eq!((ended.code, ended.said.as_str()), (0, said));
+    }
+}
+
+#[test]
+fn a_plan_that_is_no_training_s_copy_is_not_replaced() {
+    let bench = Bench::new();
+    let copy = bench.path("model/plan.toml");
+    let text = std::fs::read(bench.path("plan.toml")).unwrap();
+    let other = [text.as_slice(), b"# mine\n"].concat();
+    Commit::file(&copy, &other).unwrap();
+    let ended = bench.train("model", &[]);
+    let line = "nnu-train: error: model/plan.toml: is another plan, and no training's copy, \
+                expected nothing or what nnu-train made\n";
+    assert!(ended.code == 3 && ended.said.contains(line), "{}", ended.said);
+    assert_eq!(std::fs::read(&copy).unwrap(), other);
+    // What a training left that was killed between its last files.
+    Commit::file(&copy, &text).unwrap();
+    bench.trained("model", &[]);
+    // A training's own copy goes with its model, and with its checkpoint.
+    Commit::file(&copy, &other).unwrap();
+    std::fs::remove_file(bench.path("model/model.toml")).unwrap();
+    assert_eq!(bench.trained("model", &[])["plan.toml"], text);
+}
+
 /// Removes what a training could go on from.
 fn remove_checkpoints(bench: &Bench) {
     for entry in std::fs::read_dir(bench.path("model")).unwrap().flatten() {

@@ -7,7 +7,7 @@ use artifact::{Commit, Record, hash_file};
 use net::checkpoint::{self, Checkpoint};
 use net::{Cpu, Device, UNet, weights};
 use serde_json::Value;
-use stage::{Common, Error, Files, Result, Run};
+use stage::{Common, Error, Files, Form, Result, Run};
 use std::path::{Path, PathBuf};
 
 /// `nnu-net import`.
@@ -127,7 +127,7 @@ pub fn import(args: &Import, run: &Run) -> Result<()> {
         None => checkpoint::configuration(&args.checkpoint)?,
     };
     let c = configuration(plan_path, &plan, &name)?;
-    args.out.iter().try_for_each(|out| run.outputs().may_write(out))?;
+    args.out.iter().try_for_each(|out| run.outputs().may_write(out, Form::NPZ))?;
     let found = checkpoint::read(&args.checkpoint, &c.network)?;
     compare(&found, &name, run);
     let axes = found.other_mirror_axes(&plan.recipe);
@@ -229,10 +229,19 @@ fn write_model(
 
 fn extract(path: &Path, folder: &Path, run: &Run) -> Result<()> {
     let carried = checkpoint::carried(path)?;
+    let mut files = Vec::new();
     for (name, value) in CARRIED.into_iter().zip([&carried.plans, &carried.dataset]) {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))?;
-        let to = folder.join(name);
-        Commit::file(&to, format!("{text}\n").as_bytes())?;
+        let (to, bytes) = (folder.join(name), format!("{text}\n").into_bytes());
+        // Nothing tells the file of another checkpoint from that of a data set.
+        let other = to.exists() && artifact::file::read(&to, "read")? != bytes;
+        if other && !run.force() {
+            return Err(run.outputs().refusal(&to, "is another one than the checkpoint's"));
+        }
+        files.push((to, bytes));
+    }
+    for (to, bytes) in files {
+        Commit::file(&to, &bytes)?;
         run.info(format!("wrote {}", to.display()));
     }
     Ok(())
@@ -287,7 +296,7 @@ impl Source {
 
 /// A model becomes a checkpoint.
 pub fn export(args: &Export, run: &Run) -> Result<()> {
-    run.outputs().may_write(&args.out)?;
+    run.outputs().may_write(&args.out, Form::PTH)?;
     let source = Source::of(args)?;
     let plan: Plan = Record::load(&source.plan_path)?.body;
     let c = configuration(&source.plan_path, &plan, &source.configuration)?;

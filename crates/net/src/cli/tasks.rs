@@ -4,7 +4,7 @@ use super::{Bench, Chosen, Describe, Forward, Init, OptimiserKind};
 use artifact::{Commit, npy};
 use ndarray::{Array4, Axis};
 use net::{BenchOptions, Cpu, Device, UNet, Update, weights};
-use stage::{Error, Result, Run};
+use stage::{Error, Form, Result, Run};
 
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::failed(error.to_string())
@@ -20,7 +20,7 @@ pub fn describe(args: &Describe, run: &Run) -> Result<()> {
 /// Writes first weights.
 pub fn init(args: &Init, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
-    run.outputs().may_write(&args.out)?;
+    run.outputs().may_write(&args.out, Form::NPZ)?;
     let device = Device::Cpu(Cpu::detect());
     let mut net = UNet::new(&chosen.network, &device)?;
     net.initialise(args.seed.seed).map_err(failed)?;
@@ -32,7 +32,7 @@ pub fn init(args: &Init, run: &Run) -> Result<()> {
 /// One patch through the network.
 pub fn forward(args: &Forward, run: &Run) -> Result<()> {
     let chosen = args.which.open()?;
-    run.outputs().may_write(&args.out)?;
+    run.outputs().may_write(&args.out, Form::NPY)?;
     let device = args.on.open(run)?;
     let mut net = UNet::new(&chosen.network, &device)?;
     let named = weights::read(&args.weights, &chosen.network)?;

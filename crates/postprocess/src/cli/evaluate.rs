@@ -13,7 +13,7 @@ use postprocess::overlay::{self, Entry, Scene};
 use postprocess::scheme::Scheme;
 use postprocess::score::{Counts, Side, labels_found, summarise, voxel_ml};
 use postprocess::{files, table};
-use stage::{CaseFiles, Common, Error, Files, Result, Run};
+use stage::{CaseFiles, Common, Error, Files, Form, Result, Run};
 use std::path::{Path, PathBuf};
 
 /// Flags of `evaluate`.
@@ -62,6 +62,10 @@ impl Args {
     }
 }
 
+const CSV: Form = Form::new("table of these scores", |bytes| {
+    bytes.strip_prefix(table::CSV_HEADER.as_bytes()).is_some_and(|rest| rest.starts_with(b"\n"))
+});
+
 /// One case: where everything is.
 struct Case {
     id: String,
@@ -84,6 +88,9 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         }
     }
     files.check()?;
+    for (_, picture) in cases.iter().filter_map(|case| case.overlay.as_ref()) {
+        run.outputs().may_write(picture, Form::PNG)?;
+    }
     let plan = args.plan.as_ref().map(|path| Record::<Plan>::load(path)).transpose()?;
     let plan = plan.map(|record| record.body);
     let (scheme, reader) = described(args, plan.as_ref(), &predictions)?;
@@ -102,6 +109,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         return show();
     }
     let csv = args.out.with_extension("csv");
+    run.outputs().may_write_beside(&csv, Some(&args.out), CSV)?;
     let csv = artifact::name::of(&csv)?;
     let mut commit = Commit::begin(&args.out)?;
     // Another program may have made it meanwhile.
