@@ -62,6 +62,8 @@ fn show_tells_what_a_record_is_and_what_lies_beside_it() {
     );
     assert_eq!((code, out), (0, expected));
     assert_eq!(run(&["show", "none.toml"], folder.path()).0, 3);
+    let (code, _, err) = run(&["show", "/dev/zero"], folder.path());
+    assert!(code == 3 && err.contains("is a device, expected a regular file"), "{err}");
 }
 
 #[test]

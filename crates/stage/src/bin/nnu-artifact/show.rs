@@ -55,7 +55,8 @@ fn record(path: &Path) -> artifact::Result<Vec<String>> {
 
 /// Type, shape, size and statistics; several lines for an archive.
 fn contents(path: &Path) -> artifact::Result<Vec<String>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, "read", &e))?.len();
+    let opened = artifact::file::open(path, "read")?.metadata();
+    let size = opened.map_err(|e| Error::io(path, "read", &e))?.len();
     let size = bytes(size);
     Ok(match FileKind::of(path) {
         FileKind::Npy => {
