@@ -159,6 +159,9 @@ impl Dataset {
         if dataset.training.is_empty() && dataset.test.is_empty() {
             return Err(dataset.no_cases(folder, &description)?);
         }
+        let cases = dataset.training.iter().chain(&dataset.test);
+        let files = cases.flat_map(|case| case.images.iter().chain(&case.label));
+        description.check_files(files.map(PathBuf::as_path)).map_err(invalid)?;
         dataset.check_names()?;
         Ok(dataset)
     }

@@ -53,7 +53,7 @@ pub struct PlannedDataset {
 
 impl PlannedDataset {
     fn check(&self) -> Result<(), String> {
-        self.reader.check_ending(&self.file_ending)
+        self.reader.check_ending("dataset.reader", &self.file_ending)
     }
 }
 
@@ -387,9 +387,12 @@ impl Kind for Plan {
         if let Some(shape) = self.geometry.median_shape {
             bounds::MEDIAN_EDGE.check_all("geometry.median_shape", &shape)?;
         }
-        self.dataset.check().map_err(|e| format!("dataset.reader: {e}"))?;
+        self.dataset.check()?;
         if let Some(class) = &self.nnunet.image_reader {
             let read = Reader::of_class("nnunet.image_reader", class)?;
+            let ending = &self.dataset.file_ending;
+            let files = format!("dataset.file_ending = \"{ending}\"");
+            Reader::check_class("nnunet.image_reader", class, (ending, &files))?;
             if read != self.dataset.reader {
                 return Err(format!(
                     "nnunet.image_reader = \"{class}\", which isn't what dataset.reader says"

@@ -287,6 +287,52 @@ fn faults_of_the_description_are_named() {
 }
 
 #[test]
+fn classes_that_do_not_read_the_files_are_refused() {
+    let text = |class: &str, more: &str| {
+        format!(
+            r#"{{"channel_names": {{"0": "CT"}}, "labels": {{"background": 0, "x": 1}}, "overwrite_image_reader_writer": "{class}"{more}}}"#
+        )
+    };
+    let list = |ending: &str| {
+        format!(r#", "training": [{{"image": "i/a{ending}", "label": "l/a{ending}"}}]"#)
+    };
+    let table = |image: &str, label: &str| {
+        format!(r#", "dataset": {{"a": {{"images": ["i/a{image}"], "label": "l/a{label}"}}}}"#)
+    };
+    let ending = |ending: &str| format!(r#", "file_ending": "{ending}""#);
+    let refused = |class: &str, more: &str, found: &str| {
+        let folder = folder_with(&text(class, more));
+        let error = Dataset::load(folder.path()).expect_err(more);
+        let expected = format!("overwrite_image_reader_writer = \"{class}\", which reads .");
+        assert!(error.message.starts_with(&expected), "{error}");
+        assert!(error.message.contains(&format!(", but {found}; expected ")), "{error}");
+        assert_eq!(error.path, folder.path().join("dataset.json"));
+    };
+    refused("NaturalImage2DIO", &ending(".nii.gz"), "file_ending = \".nii.gz\"");
+    for class in ["SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"] {
+        refused(class, &ending(".png"), "file_ending = \".png\"");
+        refused(class, &list(".png"), "an image is a.png");
+    }
+    // Without the key, or beside it, by the files that are listed.
+    refused("NaturalImage2DIO", &list(".nii"), "an image is a.nii");
+    let mixed = format!("{}{}", ending(".png"), table(".png", ".nii.gz"));
+    refused("NaturalImage2DIO", &mixed, "an image is a.nii.gz");
+    for (class, fits) in
+        [("NaturalImage2DIO", ".png"), ("SimpleITKIO", ".nii"), ("NibabelIO", ".nii.gz")]
+    {
+        for more in [list(fits), table(fits, fits)] {
+            let folder = folder_with(&text(class, &more));
+            assert_eq!(Dataset::load(folder.path()).unwrap().file_ending, fits);
+        }
+    }
+    // And by those that are found.
+    let folder = folder_with(&text("NaturalImage2DIO", ""));
+    write(folder.path(), "imagesTr/a_0000.nii.gz", image(1, 1.0));
+    let error = Dataset::load(folder.path()).unwrap_err();
+    assert!(error.message.contains("but an image is a_0000.nii.gz"), "{error}");
+}
+
+#[test]
 fn folders_without_data_set_say_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let error = Dataset::load(folder.path()).unwrap_err();

@@ -196,6 +196,39 @@ fn readers_are_known_by_nnu_nets_names() {
     }
 }
 
+/// Endings of nnU-Net's own lists (`supported_file_endings`), and what else its classes read by the same rules.
+#[test]
+fn classes_read_files_of_their_own_endings_only() {
+    let check = |class: &str, ending: &str| {
+        let files = format!("file_ending = \"{ending}\"");
+        Reader::check_class("key", class, (ending, &files))
+    };
+    let (pictures, volumes) = ([".png", ".bmp", ".tif"], [".nii.gz", ".nii", ".hdr", ".img.gz"]);
+    let itk = [".nrrd", ".mha", ".gipl"];
+    for (class, reads) in [
+        ("NaturalImage2DIO", [true, false, false]),
+        ("SimpleITKIO", [false, true, true]),
+        ("SimpleITKIOWithReorient", [false, true, true]),
+        ("NibabelIO", [false, true, false]),
+        ("NibabelIOWithReorient", [false, true, false]),
+    ] {
+        for (endings, reads) in [&pictures[..], &volumes, &itk].into_iter().zip(reads) {
+            for ending in endings {
+                assert_eq!(check(class, ending).is_ok(), reads, "{class} {ending}");
+            }
+        }
+    }
+    // nnU-Net asks for small letters.
+    assert_eq!(check("NaturalImage2DIO", ".PNG"), Ok(()));
+    assert_eq!(
+        check("NaturalImage2DIO", ".nii.gz").unwrap_err(),
+        "key = \"NaturalImage2DIO\", which reads .png .bmp .tif, but file_ending = \".nii.gz\"; expected a class that \
+         does, such as SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient"
+    );
+    let error = check("NibabelIO", ".jpg").unwrap_err();
+    assert!(error.ends_with("but file_ending = \".jpg\""), "{error}");
+}
+
 /// Bytes scaled by header fields: either left to the reader of all kinds, or what that one reads.
 #[test]
 fn volumes_of_bytes_are_scaled_as_the_reader_says() {

@@ -155,6 +155,29 @@ pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// That `dataset.json` names a class that reads images otherwise than the one of the plans, which is followed.
+fn other_reader(args: &ImportArgs, plan: &Plan, described: &Described) -> Option<String> {
+    let (planned, told) = (plan.dataset.reader, described.json.reader?);
+    if planned == told {
+        return None;
+    }
+    let meaning = |turns: bool| if turns { "turns images to RAS" } else { "takes them as stored" };
+    let how = match planned.turns() == told.turns() {
+        true => "the two take spacings and intensities from headers by rules of their own".into(),
+        false => {
+            let (planned, told) = (meaning(planned.turns()), meaning(told.turns()));
+            format!("the former {planned}, the latter {told}")
+        }
+    };
+    Some(format!(
+        "{}: image_reader_writer = \"{}\" is followed, although {} says overwrite_image_reader_writer = \"{}\": {how}",
+        args.plans.display(),
+        plan.nnunet.image_reader.as_deref().unwrap_or(planned.name()),
+        args.dataset_json.display(),
+        described.json.image_reader.as_deref().unwrap_or(told.name()),
+    ))
+}
+
 /// `plans.json` to plan, and splits where the cases are known.
 pub(crate) fn import(args: &ImportArgs, run: &Run) -> Result<()> {
     let recipe = args.recipe()?;
@@ -162,7 +185,11 @@ pub(crate) fn import(args: &ImportArgs, run: &Run) -> Result<()> {
     let (plan, text) = command::import(&args.plans, &args.dataset_json, recipe, &args.settings()?)?;
     let mut made = run.provenance().input("--plans", hash_file(&args.plans)?);
     made = made.input("--dataset-json", hash_file(&args.dataset_json)?);
-    let mut known = Described::load(&args.dataset_json)?.ids().map(<[String]>::to_vec);
+    let described = Described::load(&args.dataset_json)?;
+    if let Some(difference) = other_reader(args, &plan, &described) {
+        run.warn(difference);
+    }
+    let mut known = described.ids().map(<[String]>::to_vec);
     let mut splits_made = made.clone();
     if let Some(path) = &args.fingerprint {
         known = Some(ids(&Record::<Fingerprint>::load(path)?.body));

@@ -257,6 +257,54 @@ fn broken_files_are_input_errors_of_one_line() {
 }
 
 #[test]
+fn an_imported_plan_s_reader_is_held_against_dataset_json() {
+    let folder = Folder::new();
+    assert_eq!(folder.run(&format!("{PLAN} -q")).0, 0);
+    assert_eq!(folder.run("export -q --plan plan.toml --out plans.json").0, 0);
+    let import = |planned: &str, told: Option<&str>, ending: &str| {
+        let mut plans = folder.read("plans.json");
+        plans["image_reader_writer"] = json!(planned);
+        folder.write("plans.json", &plans);
+        let mut described = Folder::described();
+        described["file_ending"] = json!(ending);
+        if let Some(told) = told {
+            described["overwrite_image_reader_writer"] = json!(told);
+        }
+        folder.write("dataset.json", &described);
+        folder.run(&IMPORT.replace(" -q", ""))
+    };
+    for (planned, told, how) in [
+        ("SimpleITKIO", "NibabelIOWithReorient", Some("takes them as stored, the latter turns")),
+        ("SimpleITKIOWithReorient", "SimpleITKIO", Some("turns images to RAS, the latter takes")),
+        ("NibabelIO", "SimpleITKIO", Some("by rules of their own")),
+        ("NibabelIO", "NibabelIO", None),
+        ("NibabelIOWithReorient", "None", None),
+    ] {
+        let (code, log) = import(planned, Some(told), ".nii.gz");
+        assert_eq!(code, 0, "{log}");
+        let begins = format!(
+            "nnu-plan: warning: plans.json: image_reader_writer = \"{planned}\" is followed, although dataset.json says \
+             overwrite_image_reader_writer = \"{told}\": "
+        );
+        let warning = log.lines().find(|line| line.contains("is followed"));
+        assert_eq!(warning.is_some(), how.is_some(), "{log}");
+        if let (Some(warning), Some(how)) = (warning, how) {
+            assert!(warning.starts_with(&begins) && warning.contains(how), "{warning}");
+        }
+    }
+    for (planned, ending) in [("NaturalImage2DIO", ".nii.gz"), ("SimpleITKIO", ".png")] {
+        let (code, log) = import(planned, None, ending);
+        assert_eq!(code, 3, "{log}");
+        let begins = format!(
+            "nnu-plan: error: plans.json: image_reader_writer = \"{planned}\", which reads ."
+        );
+        let found = format!(", but dataset.json says file_ending = \"{ending}\"; expected ");
+        assert!(log.starts_with(&begins) && log.contains(&found), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
+}
+
+#[test]
 fn flags_of_planning_and_of_the_other_tasks_do_not_mix() {
     let folder = Folder::new();
     assert_eq!(folder.run("--recipe v2 export --plan plan.toml --out plans.json").0, 2);

@@ -4,6 +4,10 @@ use crate::image::Reader;
 use crate::{Label, Region};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Where nnU-Net's class that reads the images stands.
+const READER: &str = "overwrite_image_reader_writer";
 
 /// What `dataset.json` says.
 #[derive(Debug)]
@@ -58,6 +62,18 @@ impl Description {
         })
     }
 
+    /// Whether the named class reads these files, of which `dataset.json` may list some that end otherwise.
+    pub fn check_files<'a>(&self, files: impl IntoIterator<Item = &'a Path>) -> Parsed<()> {
+        let Some((class, _)) = &self.reader else { return Ok(()) };
+        for file in files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let Some((_, ending)) = crate::image::split_ending(&name) else { continue };
+            let found = format!("an image is {name}");
+            Reader::check_class(READER, class, (ending, &found))?;
+        }
+        Ok(())
+    }
+
     /// Whether images of this ending can be read.
     pub fn check_ending(&self) -> Parsed<()> {
         match &self.file_ending {
@@ -89,11 +105,12 @@ fn text_of(top: &Map<String, Value>, key: &str) -> Parsed<Option<String>> {
 
 /// nnU-Net's class that reads the images; `"None"` is none to nnU-Net, too.
 fn reader(top: &Map<String, Value>) -> Parsed<Option<(String, Reader)>> {
-    let key = "overwrite_image_reader_writer";
-    let Some(class) = text_of(top, key)?.filter(|class| class != "None") else { return Ok(None) };
-    let reader = Reader::of_class(key, &class)?;
+    let class = text_of(top, READER)?.filter(|class| class != "None");
+    let Some(class) = class else { return Ok(None) };
+    let reader = Reader::of_class(READER, &class)?;
     if let Some(ending) = text_of(top, "file_ending")? {
-        reader.check_ending(&ending).map_err(|e| format!("{key} = \"{class}\": {e}"))?;
+        let files = format!("file_ending = \"{ending}\"");
+        Reader::check_class(READER, &class, (&ending, &files))?;
     }
     Ok(Some((class, reader)))
 }

@@ -28,14 +28,24 @@ pub enum Reader {
     NibabelRas,
 }
 
-/// nnU-Net's classes that are followed.
-const CLASSES: [(&str, Reader); 5] = [
-    ("SimpleITKIO", Reader::SimpleItk),
-    ("SimpleITKIOWithReorient", Reader::SimpleItkRas),
-    ("NibabelIO", Reader::Nibabel),
-    ("NibabelIOWithReorient", Reader::NibabelRas),
-    ("NaturalImage2DIO", Reader::SimpleItk),
+/// nnU-Net's classes that are followed, and the endings of their files.
+const CLASSES: [(&str, Reader, &[&str]); 5] = [
+    ("SimpleITKIO", Reader::SimpleItk, &ITK),
+    ("SimpleITKIOWithReorient", Reader::SimpleItkRas, &ITK),
+    ("NibabelIO", Reader::Nibabel, &NIBABEL),
+    ("NibabelIOWithReorient", Reader::NibabelRas, &NIBABEL),
+    ("NaturalImage2DIO", Reader::SimpleItk, &[".png", ".bmp", ".tif"]),
 ];
+
+/// First what nnU-Net's class says to read, then what ITK reads by the same rules. Pictures it reads by others: colours
+/// become an axis, black and white 0 and 255.
+const ITK: [&str; 11] = [
+    ".nii.gz", ".nrrd", ".mha", ".gipl", ".nii", ".hdr", ".hdr.gz", ".img", ".img.gz", ".nhdr",
+    ".mhd",
+];
+
+/// Likewise of nibabel.
+const NIBABEL: [&str; 6] = [".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"];
 
 impl Reader {
     /// The reader that nnU-Net's class is; `key` says where it stands.
@@ -43,10 +53,10 @@ impl Reader {
     /// # Errors
     /// If the class isn't known, or reads what these programs can't.
     pub fn of_class(key: &str, class: &str) -> std::result::Result<Self, String> {
-        if let Some((_, reader)) = CLASSES.iter().find(|(name, _)| *name == class) {
+        if let Some((_, reader, _)) = CLASSES.iter().find(|(name, ..)| *name == class) {
             return Ok(*reader);
         }
-        let names: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = CLASSES.iter().map(|(name, ..)| *name).collect();
         let why = match class {
             "Tiff3DIO" => "which reads TIFF files; convert these images to NIfTI",
             _ => "which no one here knows; images that it changes would be taken for others",
@@ -61,19 +71,42 @@ impl Reader {
 
     /// nnU-Net's class; none for [`Self::SimpleItk`], where it depends on the file ending.
     pub fn class(self) -> Option<&'static str> {
-        let mut classes = CLASSES.iter().filter(|(_, reader)| *reader != Self::SimpleItk);
-        classes.find(|(_, reader)| *reader == self).map(|(class, _)| *class)
+        let mut classes = CLASSES.iter().filter(|(_, reader, _)| *reader != Self::SimpleItk);
+        classes.find(|(_, reader, _)| *reader == self).map(|(class, ..)| *class)
+    }
+
+    /// Whether nnU-Net's class reads files of this ending; `key` says where the class stands, `files` what has the ending,
+    /// such as `file_ending = ".png"`. Unknown classes are [`Self::of_class`]'s to refuse.
+    ///
+    /// # Errors
+    /// One line, if not: found, and the classes that do.
+    pub fn check_class(
+        key: &str,
+        class: &str,
+        (ending, files): (&str, &str),
+    ) -> std::result::Result<(), String> {
+        // nnU-Net looks for endings in small letters.
+        let ending = ending.to_lowercase();
+        let reads = |all: &[&str]| all.contains(&ending.as_str());
+        let known = CLASSES.iter().find(|(name, ..)| *name == class);
+        let Some((.., all)) = known.filter(|(.., all)| !reads(all)) else { return Ok(()) };
+        let others = CLASSES.iter().filter(|(.., all)| reads(all)).map(|(name, ..)| *name);
+        let others: Vec<&str> = others.collect();
+        let expected = match others.is_empty() {
+            true => String::new(),
+            false => format!("; expected a class that does, such as {}", others.join(", ")),
+        };
+        let all = all.join(" ");
+        Err(format!("{key} = \"{class}\", which reads {all}, but {files}{expected}"))
     }
 
     /// Whether files of this ending can be read so.
     ///
     /// # Errors
     /// One line, if not.
-    pub fn check_ending(self, ending: &str) -> std::result::Result<(), String> {
-        match self.class().filter(|_| ending == ".png") {
-            None => Ok(()),
-            Some(class) => Err(format!("{class} reads NIfTI, but file_ending = \"{ending}\"")),
-        }
+    pub fn check_ending(self, key: &str, ending: &str) -> std::result::Result<(), String> {
+        let files = format!("file_ending = \"{ending}\"");
+        self.class().map_or(Ok(()), |class| Self::check_class(key, class, (ending, &files)))
     }
 
     /// Whether it's the default, which records leave out.

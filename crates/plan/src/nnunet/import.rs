@@ -53,6 +53,10 @@ pub fn import(
     };
     let class: String = top.take("image_reader_writer", "the name of a class")?;
     let reader_of_images = Reader::of_class("image_reader_writer", &class)?;
+    if let Some(ending) = &described.file_ending {
+        let files = format!("dataset.json says file_ending = \"{ending}\"");
+        Reader::check_class("image_reader_writer", &class, (ending, &files))?;
+    }
     let geometry = geometry(&mut top)?;
     names.image_reader = Some(class);
     top.fixed("label_manager", &json!(LABEL_MANAGER))?;
