@@ -225,10 +225,11 @@ impl Dataset {
         let volume = stack.finish().map_err(|found| {
             let first = case.images.first().map_or(Path::new(&case.id), PathBuf::as_path);
             let (count, names) = (self.channels.len(), self.channels.join(", "));
-            let message =
-                format!("case {} has {found} channels, expected {count}: {names}", case.id);
-            Error::input(first, message)
-                .hint("one file per channel, CASE_0000, CASE_0001, …, or one 4D file")
+            let found = image::count(&case.images, found);
+            let message = format!("case {} has {found}, expected {count}: {names}", case.id);
+            Error::input(first, message).hint(
+                "one file per channel, CASE_0000, CASE_0001, …, or one 4D file or picture with all of them",
+            )
         })?;
         Ok((volume, apart))
     }
@@ -319,7 +320,7 @@ impl Dataset {
     }
 
     /// The case's expected files. Channels beyond the declared ones are listed too, to be complained about. A lone first
-    /// file that holds all channels is enough.
+    /// file of several channels is all there is, be they enough or not.
     fn case_in(
         &self,
         images: &Path,
@@ -330,8 +331,7 @@ impl Dataset {
         let declared = self.channels.len();
         let file = |channel: usize| images.join(format!("{id}_{channel:04}{}", self.file_ending));
         let alone = declared > 1 && *numbers == [0];
-        let all = |(_, channels): (Geometry, usize)| channels == declared;
-        if alone && image::read_header(&file(0)).map_or(true, all) {
+        if alone && image::stands_alone(self.reader, &file(0)) {
             return DatasetCase { images: vec![file(0)], label, id };
         }
         let surplus = numbers.iter().copied().filter(|&channel| channel >= declared);

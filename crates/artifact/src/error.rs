@@ -40,7 +40,8 @@ impl Error {
 
     /// An input can't be read, whatever for.
     pub fn io(path: &Path, doing: &str, error: &std::io::Error) -> Self {
-        Self::input(path, format!("cannot {doing}: {error}"))
+        let link = crate::file::broken_link(path).map(|link| format!("; it {link}"));
+        Self::input(path, format!("cannot {doing}: {error}{}", link.unwrap_or_default()))
     }
 
     /// The system refused to write, whatever for: a folder that vanished is no broken input.

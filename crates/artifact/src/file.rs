@@ -44,6 +44,31 @@ pub fn open(path: &Path, doing: &str) -> Result<File> {
     Ok(file)
 }
 
+/// Where the link leads that a path ends at because it leads nowhere, to follow the path; none for other paths.
+pub fn broken_link(path: &Path) -> Option<String> {
+    let broken = |at: &&Path| {
+        let link = std::fs::symlink_metadata(at).is_ok_and(|found| found.is_symlink());
+        link && std::fs::metadata(at).is_err()
+    };
+    let link = path.ancestors().find(broken)?;
+    let target = std::fs::read_link(link).ok()?;
+    let error = std::fs::metadata(link).err()?;
+    #[cfg(unix)]
+    let circle = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    #[cfg(not(unix))]
+    let circle = false;
+    let end = match error.kind() {
+        _ if circle => "which leads back to itself",
+        std::io::ErrorKind::NotFound => "which isn't there",
+        _ => return None,
+    };
+    let what = match link == path {
+        true => "is a link".into(),
+        false => format!("lies in {}, which is a link", link.display()),
+    };
+    Some(format!("{what} to {}, {end}", target.display()))
+}
+
 /// A regular file that should be a zip archive (`.npz`, `.pth`) and isn't obviously something else.
 ///
 /// # Errors

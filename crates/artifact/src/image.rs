@@ -71,6 +71,28 @@ pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
     png::header(path, &bytes)
 }
 
+/// "3 channels", and of a lone picture what they are.
+pub fn count(files: &[PathBuf], channels: usize) -> String {
+    let kind = match files {
+        [file] => kind(file),
+        _ => "",
+    };
+    let s = if channels == 1 { "" } else { "s" };
+    format!("{channels} channel{s}{kind}")
+}
+
+/// What the channels of a picture are; empty where there is nothing to say.
+fn kind(path: &Path) -> &'static str {
+    let bytes = is_picture(path).then(|| file::read(path, "read this image"));
+    bytes.and_then(|bytes| png::kind(path, &bytes.ok()?).ok()).unwrap_or_default()
+}
+
+/// Whether a case's lone file is all there is of it, so that no others are missed: it has several channels, or is such a
+/// picture as one takes to have several. Of a file that can't be read nobody knows.
+pub(crate) fn stands_alone(reader: Reader, path: &Path) -> bool {
+    reader.read_header(path).map_or(true, |(_, channels)| channels > 1) || !kind(path).is_empty()
+}
+
 /// Whether a label map has one channel.
 ///
 /// # Errors
@@ -78,11 +100,10 @@ pub fn read_header(path: &Path) -> Result<(Geometry, usize)> {
 pub fn check_label(path: &Path, volume: &Volume) -> Result<()> {
     match volume.channels.len_of(Axis(0)) {
         1 => Ok(()),
-        n if is_picture(path) => Err(Error::input(
-            path,
-            format!("label has {n} channels (colours, or a palette's), expected 1"),
-        )
-        .hint("save it as a grey picture in which a pixel's value is its label")),
+        n if is_picture(path) => {
+            Err(Error::input(path, format!("label has {}, expected 1", count(&[path.into()], n)))
+                .hint("save it as a grey picture in which a pixel's value is its label"))
+        }
         n => Err(Error::input(path, format!("label has {n} channels, expected 1"))),
     }
 }

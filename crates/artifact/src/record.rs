@@ -203,6 +203,10 @@ pub(crate) fn load_header(path: &Path, text: &str) -> Result<(Header, Provenance
         #[serde(default)]
         provenance: Provenance,
     }
+    if text.trim().is_empty() {
+        return Err(Error::input(path, "is empty, expected a record")
+            .hint("make this output again, or copy it again"));
+    }
     let top: Top = toml::from_str(text).map_err(|e| syntax(path, text, &e))?;
     let Some(header) = top.artifact else {
         return Err(Error::input(path, "no [artifact] table, expected one with kind and version"));

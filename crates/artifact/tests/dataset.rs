@@ -257,7 +257,19 @@ fn faults_of_the_description_are_named() {
         ),
         (
             format!(r#"{{{channel}, {label}, "training": {{}}}}"#),
-            "training = {}, expected a list of cases",
+            "training = {}, expected a list of cases; or leave training out: then cases are the files in imagesTr and labelsTr",
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "training": null}}"#),
+            "training = null, expected a list of cases; or leave training out: then cases are the files in imagesTr and labelsTr",
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "test": null}}"#),
+            "test = null, expected a list of cases; or leave test out",
+        ),
+        (
+            format!(r#"{{{channel}, {label}, "dataset": null}}"#),
+            r#"dataset = null, expected {CASE: {"images": [FILE, …], "label": FILE}}; or leave dataset out: then cases are the files in imagesTr and labelsTr"#,
         ),
         (
             format!(r#"{{{channel}, {label}, "training": [{{"image": "a.nii", "label": 3}}]}}"#),

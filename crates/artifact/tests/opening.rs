@@ -40,6 +40,47 @@ fn said(&(name, ending, read): &Reader, path: PathBuf) -> Error {
     result.expect_err("nothing of this kind can be read")
 }
 
+/// A link's own name is there: what isn't is where it leads, be it the file's or its folder's.
+#[test]
+fn links_that_lead_nowhere_are_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: String| folder.path().join(name);
+    symlink("gone", at("folder".into())).unwrap();
+    symlink("circle", at("circle".into())).unwrap();
+    for reader in &READERS {
+        let (name, ending, _) = reader;
+        let [nowhere, loops] =
+            ["nowhere", "loop"].map(|kind| format!("{kind}_{}{ending}", name.replace(':', "_")));
+        symlink("../elsewhere", at(nowhere.clone())).unwrap();
+        symlink(&loops, at(loops.clone())).unwrap();
+        let (lies, circle) = (at("folder".into()), at("circle".into()));
+        for (file, end) in [
+            (nowhere, "; it is a link to ../elsewhere, which isn't there".into()),
+            (loops.clone(), format!("; it is a link to {loops}, which leads back to itself")),
+            (
+                format!("folder/a{ending}"),
+                format!(
+                    "; it lies in {}, which is a link to gone, which isn't there",
+                    lies.display()
+                ),
+            ),
+            (
+                format!("circle/a{ending}"),
+                format!(
+                    "; it lies in {}, which is a link to circle, which leads back to itself",
+                    circle.display()
+                ),
+            ),
+        ] {
+            let error = said(reader, at(file));
+            assert!(error.message.ends_with(&end), "{name}: {error}");
+            assert_eq!(error.fault, Fault::Input);
+        }
+        let error = said(reader, at(format!("nothing{ending}")));
+        assert!(!error.message.contains("link"), "{name}: {error}");
+    }
+}
+
 #[test]
 fn only_regular_files_are_opened() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
 fn every_kind_of_picture_reads_as_pillow_reads_it() {
     let text = std::fs::read_to_string(golden("values.json")).unwrap();
     let kinds: BTreeMap<String, Vec<Vec<Vec<f32>>>> = serde_json::from_str(&text).unwrap();
-    assert_eq!(kinds.len(), 6);
+    assert_eq!(kinds.len(), 15);
     for (name, values) in kinds {
         let path = golden(&format!("{name}.png"));
         let volume = image::read(&path).unwrap();
@@ -61,6 +61,45 @@ fn a_folder_of_colour_pictures_is_a_data_set_of_depth_1() {
     let case = set.case("a").unwrap();
     assert_eq!(set.read_image(case).unwrap().channels.dim(), (3, 1, 3, 5));
     assert_eq!(set.read_label(case).unwrap().channels.dim(), (1, 1, 3, 5));
+}
+
+/// Opacity is a channel where nnU-Net's reader says so; a lone picture is counted, and no other file missed.
+#[test]
+fn a_lone_picture_is_counted() {
+    for (name, declared, found) in [
+        ("rgba", 4, None),
+        ("rgba", 3, Some("4 channels (colours and opacity), expected 3: c0, c1, c2")),
+        ("rgba", 1, Some("4 channels (colours and opacity), expected 1: c0")),
+        ("rgb", 3, None),
+        ("rgb", 2, Some("3 channels (colours), expected 2: c0, c1")),
+        ("rgb_opacity", 3, None),
+        ("palette", 3, None),
+        ("palette_opacity", 4, Some("3 channels (a palette's colours), expected 4: ")),
+        ("grey_alpha", 1, None),
+        ("grey_alpha", 2, Some("1 channel (grey; its opacity is none), expected 2: c0, c1")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |to: &str, bytes: &[u8]| {
+            artifact::Commit::file(&folder.path().join(to), bytes).unwrap();
+        };
+        let channels: Vec<String> = (0..declared).map(|c| format!("\"{c}\": \"c{c}\"")).collect();
+        let text = format!(
+            r#"{{"channel_names": {{{}}}, "labels": {{"background": 0, "a": 1}}, "file_ending": ".png"}}"#,
+            channels.join(", ")
+        );
+        put("dataset.json", text.as_bytes());
+        put("imagesTr/a_0000.png", &std::fs::read(golden(&format!("{name}.png"))).unwrap());
+        let dataset = Dataset::load(folder.path()).unwrap();
+        assert_eq!(dataset.training[0].images.len(), 1, "{name}");
+        match (dataset.read_image(&dataset.training[0]), found) {
+            (Ok(image), None) => assert_eq!(image.channels.dim().0, declared),
+            (Err(error), Some(found)) => {
+                let expected = format!("case a has {found}");
+                assert!(error.message.starts_with(&expected), "{error}");
+            }
+            (found, _) => panic!("{name}: {found:?}"),
+        }
+    }
 }
 
 #[test]
@@ -137,6 +176,6 @@ fn a_label_picture_with_colours_is_called_so() {
     artifact::Commit::file(&folder.path().join("dataset.json"), text.as_bytes()).unwrap();
     let set = Dataset::load(folder.path()).unwrap();
     let error = set.read_label(&set.training[0]).unwrap_err();
-    assert_eq!(error.message, "label has 3 channels (colours, or a palette's), expected 1");
+    assert_eq!(error.message, "label has 3 channels (a palette's colours), expected 1");
     assert!(error.hint.unwrap().contains("grey"));
 }

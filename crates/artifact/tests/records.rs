@@ -207,6 +207,8 @@ fn another_kind_version_or_syntax_is_refused_by_field() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("splits.toml");
     for (text, message) in [
+        ("", "is empty, expected a record"),
+        (" \n", "is empty, expected a record"),
         ("folds = []", "no [artifact] table, expected one with kind and version"),
         ("[artifact]\nversion = 1", "line 1 (artifact): missing field `kind`"),
         (

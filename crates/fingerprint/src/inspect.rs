@@ -105,7 +105,8 @@ impl Look<'_> {
             Err(found) => {
                 let declared = &self.dataset.channels;
                 let detail = format!(
-                    "{found} channels, expected {}: {}",
+                    "{}, expected {}: {}",
+                    image::count(&self.case.images, found),
                     declared.len(),
                     declared.join(", ")
                 );
@@ -184,7 +185,8 @@ impl Look<'_> {
     ) -> bool {
         if let Err(detail) = found.same_grid(expected) {
             let class = if found.shape == expected.shape { Class::Spacing } else { Class::Shape };
-            self.problem(class, path, detail);
+            let other = crate::relative(self.folder, other);
+            self.problem(class, path, format!("{detail} as in {other}"));
             return false;
         }
         if let Ok(Some(apart)) = image::meet((path, found), (other, expected)) {
@@ -269,8 +271,11 @@ impl Look<'_> {
     }
 }
 
-/// That a file is missing, and which one beside it may be meant.
+/// That a file is missing, and which one beside it may be meant; of a link where it leads.
 fn not_there(path: &Path) -> String {
+    if let Some(link) = artifact::file::broken_link(path) {
+        return link;
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = image::split_ending(&name).map_or(&*name, |(stem, _)| stem);
     let others = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());

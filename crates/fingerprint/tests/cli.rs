@@ -235,11 +235,11 @@ fn each_kind_of_error_has_its_rows() {
         ),
         (
             table_of(|s| s.write("labelsTr/a.nii.gz", &encoded([6, 7, 9], [3.0, 1.0, 0.5]))),
-            "error    shapes differ                        1\n         labelsTr/a.nii.gz: shape [6, 7, 9], expected [6, 7, 8] (z, y, x)\n",
+            "error    shapes differ                        1\n         labelsTr/a.nii.gz: shape [6, 7, 9], expected [6, 7, 8] (z, y, x) as in imagesTr/a_0000.nii.gz\n",
         ),
         (
             table_of(|s| s.write("labelsTr/a.nii.gz", &encoded(SHAPE, [3.0, 1.0, 0.6]))),
-            "error    spacings differ                      1\n         labelsTr/a.nii.gz: spacing [3.0, 1.0, 0.6000000238418579] mm, expected [3.0, 1.0, 0.5] (z, y, x)\n",
+            "error    spacings differ                      1\n         labelsTr/a.nii.gz: spacing [3.0, 1.0, 0.6000000238418579] mm, expected [3.0, 1.0, 0.5] (z, y, x) as in imagesTr/a_0000.nii.gz\n",
         ),
         (
             table_of(|s| s.write("labelsTr/a.nii.gz", &label_with(3.0))),
@@ -563,6 +563,31 @@ fn a_file_of_another_ending_is_named_where_one_is_missing() {
         s.write("labelsTr/a.nrrd", &bytes);
     });
     assert!(table.contains("labelsTr/a.nii.gz: not there, but a.nrrd is\n"), "{table}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_called_so() {
+    let ends =
+        [("nowhere.nii.gz", "which isn't there"), ("b_0000.nii.gz", "which leads back to itself")];
+    for (target, end) in ends {
+        let table = table_of(|s| {
+            s.remove("imagesTr/b_0000.nii.gz");
+            std::os::unix::fs::symlink(target, s.path("imagesTr/b_0000.nii.gz")).unwrap();
+        });
+        let expected = format!("imagesTr/b_0000.nii.gz: is a link to {target}, {end}\n");
+        assert!(table.contains(&expected), "{table}");
+    }
+}
+
+#[test]
+fn a_lone_file_of_other_channels_is_counted() {
+    let table = table_of(|s| {
+        s.remove("imagesTr/a_0001.nii.gz");
+        s.image("a_0000", Array4::ones((3, SHAPE[0], SHAPE[1], SHAPE[2])));
+    });
+    assert!(table.contains("imagesTr/a_0000.nii.gz: 3 channels, expected 2: CT, PET\n"), "{table}");
+    assert!(!table.contains("missing"), "{table}");
 }
 
 #[test]

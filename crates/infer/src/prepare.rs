@@ -248,9 +248,11 @@ impl Job {
         }
         let volume = stack.finish().map_err(|found| {
             let (count, names) = (names.len(), names.join(", "));
-            let message = format!("image has {found} channels, the model expects {count}: {names}");
-            artifact::Error::input(&files[0], message)
-                .hint("one file per channel in this order, or one 4D file")
+            let found = image::count(files, found);
+            let message = format!("image has {found}, the model expects {count}: {names}");
+            artifact::Error::input(&files[0], message).hint(
+                "one file per channel in this order, or one 4D file or picture with all of them",
+            )
         })?;
         Ok((volume, apart))
     }
@@ -259,7 +261,8 @@ impl Job {
     fn contents(&self, id: &str, channel: usize, file: &Path) -> Result<Vec<Vec<u8>>> {
         if !file.exists() {
             let name = self.plan.channels.get(channel).map_or("", |c| c.name.as_str());
-            let message = format!("is not there: channel {channel} ({name}) of case {id}");
+            let how = artifact::file::broken_link(file).unwrap_or_else(|| "is not there".into());
+            let message = format!("{how}: channel {channel} ({name}) of case {id}");
             return Err(artifact::Error::input(file, message).into());
         }
         let files = image::files_of(file)?;

@@ -42,13 +42,7 @@ impl Preprocessed {
 /// # Errors
 /// If the plan has none; says which it has.
 pub fn configuration<'a>(plan: &'a Plan, name: &str) -> Result<&'a Configuration> {
-    plan.configurations.get(name).ok_or_else(|| {
-        let names: Vec<&str> = plan.configurations.keys().map(String::as_str).collect();
-        Error::usage(format!(
-            "no configuration \"{name}\" in the plan, expected one of {}",
-            names.join(", ")
-        ))
-    })
+    plan.configuration(name).map_err(Error::input)
 }
 
 /// Raw image (and label as class indices `[z, y, x]` on the same grid) to one case of one configuration.

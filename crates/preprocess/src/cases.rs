@@ -90,10 +90,7 @@ impl Job<'_> {
         }
         let find = |id: &String| {
             self.dataset.case(id).ok_or_else(|| {
-                Error::usage(format!(
-                    "--case {id}: no such case in {}",
-                    self.args.dataset.display()
-                ))
+                Error::input(format!("{}: has no case {id}", self.args.dataset.display()))
             })
         };
         // A case named twice is done once: two writers of one output would get in each other's way.

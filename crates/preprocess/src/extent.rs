@@ -106,6 +106,16 @@ impl Extent {
         Some(format!("{}: {what}; {SPACING}", self.change()))
     }
 
+    /// Voxels along an axis of the result, which may be more than can be counted.
+    fn after(&self, axis: usize) -> String {
+        if self.target[axis] < usize::MAX {
+            return self.target[axis].to_string();
+        }
+        let exponent = (self.crop[axis] as f64).log10() + self.from_mm[axis].log10()
+            - self.to_mm[axis].log10();
+        format!("about 10^{exponent:.0}")
+    }
+
     /// Both grids, in the plan's axes.
     fn change(&self) -> String {
         let by = |[z, y, x]: [String; 3]| format!("{z} × {y} × {x}");
@@ -114,7 +124,7 @@ impl Extent {
             "{} voxels of {} mm become {} of {} mm",
             by(self.crop.map(|n| n.to_string())),
             mm(self.from_mm),
-            by(self.target.map(|n| n.to_string())),
+            by([0, 1, 2].map(|axis| self.after(axis))),
             mm(self.to_mm)
         )
     }
@@ -172,7 +182,9 @@ mod tests {
     fn shapes_beyond_every_number_are_counted_all_the_same() {
         let extent = Extent::new([24, 24, 12], [24, 24, 12], [1e300; 3], [1e-300; 3]);
         assert_eq!(extent.target, [usize::MAX; 3]);
-        assert!(extent.strange().unwrap().contains("times as many"));
+        let said = extent.strange().unwrap();
+        assert!(said.contains("times as many"), "{said}");
+        assert!(said.contains(" become about 10^601 × about 10^601 × about 10^601 of "), "{said}");
         let (from, to, target) = (extent.from_mm, extent.to_mm, extent.target);
         assert_eq!(resample::working_bytes(extent.crop, from, to, target, 3.0), usize::MAX);
     }

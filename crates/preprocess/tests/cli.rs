@@ -477,13 +477,13 @@ fn a_wrong_command_line_says_what_there_is() {
     let ended = bench.run(&["--configuration", "3d"]);
     assert_ended(
         &ended,
-        2,
+        3,
         &[
-            "nnu-preprocess: error: plan.toml: no configuration \"3d\" in the plan, expected one of 2d, 3d_fullres",
+            "nnu-preprocess: error: plan.toml: configuration \"3d\" is not planned, expected one of: 2d, 3d_fullres",
         ],
     );
     let ended = bench.run(&["--case", "d"]);
-    assert_ended(&ended, 2, &["nnu-preprocess: error: --case d: no such case in data"]);
+    assert_ended(&ended, 3, &["nnu-preprocess: error: data: has no case d"]);
     let ended = bench.run(&["--memory", "0"]);
     assert_ended(&ended, 2, &["nnu-preprocess: error: --memory 0, expected a positive number"]);
     assert_eq!(bench.run(&["--order", "3"]).code, 2);

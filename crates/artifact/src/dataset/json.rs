@@ -237,10 +237,17 @@ fn whole(key: &str, value: &Value) -> Parsed<i32> {
     number.ok_or_else(|| format!("labels.{key} = {}, expected a whole number", show(value)))
 }
 
+/// What `training` or `dataset` may be instead.
+const FOLDERS: &str = ": then cases are the files in imagesTr and labelsTr";
+
 /// The Decathlon's lists: `{"image": FILE, "label": FILE}`, `[FILE, FILE]`, or a bare `FILE` for test images.
 fn entries(key: &str, value: &Value) -> Parsed<Vec<Entry>> {
     let Value::Array(list) = value else {
-        return Err(format!("{key} = {}, expected a list of cases", show(value)));
+        let then = if key == "training" { FOLDERS } else { "" };
+        return Err(format!(
+            "{key} = {}, expected a list of cases; or leave {key} out{then}",
+            show(value)
+        ));
     };
     list.iter().enumerate().map(|(i, item)| entry(&format!("{key}[{i}]"), item)).collect()
 }
@@ -268,7 +275,7 @@ fn entry(key: &str, item: &Value) -> Parsed<Entry> {
 fn table(value: &Value) -> Parsed<Vec<Entry>> {
     let Value::Object(cases) = value else {
         return Err(format!(
-            "dataset = {}, expected {{CASE: {{\"images\": [FILE, …], \"label\": FILE}}}}",
+            "dataset = {}, expected {{CASE: {{\"images\": [FILE, …], \"label\": FILE}}}}; or leave dataset out{FOLDERS}",
             show(value)
         ));
     };

@@ -38,6 +38,9 @@ const MARKS: &[Mark] = &[
         "git lfs pull fetches it",
     ),
     (0, b"/annex/objects/", "a git-annex pointer, not the file itself", "git annex get"),
+    // Before UTF-16, whose mark it begins with.
+    (0, b"\xff\xfe\0\0", "UTF-32 text", "save the file as UTF-8"),
+    (0, b"\0\0\xfe\xff", "UTF-32 text", "save the file as UTF-8"),
     (0, b"\xff\xfe", "UTF-16 text", "save the file as UTF-8"),
     (0, b"\xfe\xff", "UTF-16 text", "save the file as UTF-8"),
     (128, b"DICM", "a DICOM file", CONVERT),
@@ -92,6 +95,14 @@ pub(crate) fn foreign(bytes: &[u8]) -> Option<Foreign> {
     if start.len() >= 8 && ((wide(0) && letters(1)) || (wide(1) && letters(0))) {
         return certain("UTF-16 text", "save the file as UTF-8");
     }
+    // Likewise three of four.
+    let letter = |bytes: &[u8], at: usize| {
+        bytes.iter().enumerate().all(|(i, &b)| if i == at { is_text(b) } else { b == 0 })
+    };
+    let quads = |at: usize| start.chunks_exact(4).all(|bytes| letter(bytes, at));
+    if start.len() >= 16 && (quads(0) || quads(3)) {
+        return certain("UTF-32 text", "save the file as UTF-8");
+    }
     let words = start.trim_ascii_start().to_ascii_lowercase();
     let begins = |word: &str| words.starts_with(word.as_bytes());
     match text {
@@ -122,7 +133,14 @@ mod tests {
         let utf16: Vec<u8> = "{\"labels\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let mut dicom = vec![0; 128];
         dicom.extend(b"DICM");
-        let cases: [(&[u8], &str, bool); 11] = [
+        let utf32: Vec<u8> =
+            "{\"a\": 1, \"é\": 2}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+        let utf32_le: Vec<u8> = utf32.chunks(4).flat_map(|c| c.iter().rev().copied()).collect();
+        let cases: [(&[u8], &str, bool); 15] = [
+            (b"\xff\xfe\0\0{\0\0\0", "UTF-32 text", false),
+            (b"\0\0\xfe\xff\0\0\0{", "UTF-32 text", false),
+            (&utf32, "UTF-32 text", false),
+            (&utf32_le, "UTF-32 text", false),
             (b"", "empty", true),
             (lfs.as_bytes(), "a git-lfs pointer, not the file itself", false),
             (b"/annex/objects/MD5E-s1", "a git-annex pointer, not the file itself", false),

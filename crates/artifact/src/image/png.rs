@@ -1,4 +1,7 @@
-//! PNG pictures: grey, colour, 1 to 16 bits; palettes are expanded, opacity is dropped, one bit is 0 or 1.
+//! PNG pictures: grey, colour, 1 to 16 bits, as nnU-Net's `NaturalImage2DIO` (scikit-image, and below it Pillow) reads them.
+//! Palettes are expanded, one bit is 0 or 1, colours of 16 bits count by their high bytes. Opacity is a fourth channel beside
+//! colours that each pixel has for itself; a palette's, that of a single colour, and that beside grey are dropped. (Grey of 8
+//! bits with opacity nnU-Net refuses, and of 16 bits takes for colours.)
 
 use super::{Geometry, Volume};
 use crate::nifti::MOST_INFLATION;
@@ -75,14 +78,25 @@ fn geometry(reader: &Reader<Cursor<&[u8]>>) -> Geometry {
     Geometry::plain([1, edge(height), edge(width)], [NO_SLICES_MM, 1.0, 1.0])
 }
 
-/// Samples per pixel as stored, and those that are channels.
+/// Samples per pixel as decoded, and those that are channels.
 fn samples(reader: &Reader<Cursor<&[u8]>>) -> (usize, usize) {
-    match reader.output_color_type().0 {
-        ColorType::Grayscale | ColorType::Indexed => (1, 1),
-        ColorType::GrayscaleAlpha => (2, 1),
-        ColorType::Rgb => (3, 3),
-        ColorType::Rgba => (4, 3),
-    }
+    let channels = match reader.info().color_type {
+        ColorType::Grayscale | ColorType::GrayscaleAlpha => 1,
+        ColorType::Rgb | ColorType::Indexed => 3,
+        ColorType::Rgba => 4,
+    };
+    (reader.output_color_type().0.samples(), channels)
+}
+
+/// What the channels of a picture are, to stand behind their number; empty for plain grey.
+pub(super) fn kind(path: &Path, bytes: &[u8]) -> Result<&'static str> {
+    Ok(match open(path, bytes)?.info().color_type {
+        ColorType::Grayscale => "",
+        ColorType::GrayscaleAlpha => " (grey; its opacity is none)",
+        ColorType::Rgb => " (colours)",
+        ColorType::Indexed => " (a palette's colours)",
+        ColorType::Rgba => " (colours and opacity)",
+    })
 }
 
 pub(super) fn header(path: &Path, bytes: &[u8]) -> Result<(Geometry, usize)> {
@@ -100,6 +114,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Volume> {
     let grey = reader.info().color_type == ColorType::Grayscale;
     let white = if grey && reader.info().bit_depth == BitDepth::One { 255 } else { 1 };
     let value = |index: usize| match wide {
+        true if channels > 1 => f32::from(pixels[2 * index]),
         true => f32::from(u16::from_be_bytes([pixels[2 * index], pixels[2 * index + 1]])),
         false => f32::from(pixels[index] / white),
     };

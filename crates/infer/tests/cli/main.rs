@@ -271,8 +271,8 @@ fn images_that_do_not_fit_are_refused() {
     let world = World::new();
     assert_eq!(
         world.fails("--model fold_0 --image images/a_0000.nii.gz --out out", 3),
-        "nnu-infer: error: a: images/a_0000.nii.gz: image has 1 channels, the model expects 2: T1, T2\n  \
-         hint: one file per channel in this order, or one 4D file"
+        "nnu-infer: error: a: images/a_0000.nii.gz: image has 1 channel, the model expects 2: T1, T2\n  \
+         hint: one file per channel in this order, or one 4D file or picture with all of them"
     );
     let whole = world.bytes("images/b_0001.nii.gz");
     world.file("images/b_0001.nii.gz", &whole[..whole.len() / 2]);
@@ -288,7 +288,13 @@ fn images_that_do_not_fit_are_refused() {
 
     std::fs::remove_file(world.path("images/b_0001.nii.gz")).unwrap();
     let error = world.fails(&format!("{ONE} --case b --out out"), 3);
-    assert!(error.contains("image has 1 channels, the model expects 2: T1, T2"), "{error}");
+    assert!(error.contains("image has 1 channel, the model expects 2: T1, T2"), "{error}");
+    std::os::unix::fs::symlink("moved.nii.gz", world.path("images/b_0001.nii.gz")).unwrap();
+    assert_eq!(
+        world.fails(&format!("{ONE} --case b --out out"), 3),
+        "nnu-infer: error: b: images/b_0001.nii.gz: is a link to moved.nii.gz, which isn't there: channel 1 (T2) of case b"
+    );
+    std::fs::remove_file(world.path("images/b_0001.nii.gz")).unwrap();
     let mut broken = world::image(0);
     broken[[1, 5, 6, 7]] = f32::NAN;
     let bytes = nifti::encode_image(broken.view(), &geometry(), true).unwrap();

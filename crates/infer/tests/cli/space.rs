@@ -86,7 +86,7 @@ fn files_of_one_channel_are_refused_and_missing_ones_named() {
     let [first, second] = [0, 1].map(|c| channel(&world, 0, c));
     store(&world, "one/a_0000.nii.gz", &first, Turn::NONE);
     let error = world.fails("--model fold_0 --images one --out out", 3);
-    assert!(error.contains("has 1 channels, the model expects 2: T1, T2"), "{error}");
+    assert!(error.contains("has 1 channel, the model expects 2: T1, T2"), "{error}");
     store(&world, "one/a_0000.nii", &first, Turn::NONE);
     let error = world.fails("--model fold_0 --images one --out out", 3);
     assert!(
