@@ -44,6 +44,8 @@ pub struct Dataset {
     pub training: Vec<DatasetCase>,
     /// Cases without labels, sorted by id.
     pub test: Vec<DatasetCase>,
+    /// Why test images couldn't be looked for; training needs none.
+    pub test_faults: Vec<Error>,
 }
 
 /// One case: its files, whether they exist or not.
@@ -142,13 +144,14 @@ impl Dataset {
             duplicate_ids: Vec::new(),
             training: Vec::new(),
             test: Vec::new(),
+            test_faults: Vec::new(),
         };
         if let Some(training) = &description.training {
             dataset.add_listed(folder, training, &description.test);
         } else if let Some(table) = &description.table {
             dataset.add_listed(folder, table, &[]);
             dataset.file_ending_from_files();
-            dataset.add_folder_tests(folder)?;
+            dataset.add_folder_tests(folder);
         } else {
             dataset.file_ending_from_folder(folder)?;
             dataset.add_folders(folder)?;
@@ -162,7 +165,7 @@ impl Dataset {
         let cases = dataset.training.iter().chain(&dataset.test);
         let files = cases.flat_map(|case| case.images.iter().chain(&case.label));
         description.check_files(files.map(PathBuf::as_path)).map_err(invalid)?;
-        dataset.check_names()?;
+        dataset.check_training_names()?;
         Ok(dataset)
     }
 
@@ -307,16 +310,22 @@ impl Dataset {
             let case = self.case_in(&images, id, &numbers, Some(label));
             self.training.push(case);
         }
-        self.add_folder_tests(folder)
+        self.add_folder_tests(folder);
+        Ok(())
     }
 
-    fn add_folder_tests(&mut self, folder: &Path) -> Result<()> {
+    fn add_folder_tests(&mut self, folder: &Path) {
         let images = folder.join("imagesTs");
-        for (id, numbers) in self.channel_files(&images)? {
-            let case = self.case_in(&images, id, &numbers, None);
-            self.test.push(case);
+        let broken = file::broken_link(&images).map(|link| Error::input(&images, link));
+        match broken.map_or_else(|| self.channel_files(&images), Err) {
+            Ok(cases) => {
+                for (id, numbers) in cases {
+                    let case = self.case_in(&images, id, &numbers, None);
+                    self.test.push(case);
+                }
+            }
+            Err(fault) => self.test_faults.push(fault),
         }
-        Ok(())
     }
 
     /// The case's expected files. Channels beyond the declared ones are listed too, to be complained about. A lone first
@@ -351,27 +360,20 @@ impl Dataset {
         Ok(found)
     }
 
-    /// No file of a case has a twin that other stages, which look at names alone, would take for it.
-    fn check_names(&self) -> Result<()> {
+    /// The cases of which a file has a twin that other stages, which look at names alone, would take for it, or that
+    /// consist of one file twice; each with its error. Loading has refused such training cases.
+    pub fn check_names<'a>(
+        &self,
+        cases: impl IntoIterator<Item = &'a DatasetCase>,
+    ) -> Vec<(&'a DatasetCase, Error)> {
         let mut folders = BTreeMap::new();
-        for case in self.training.iter().chain(&self.test) {
-            check_distinct(&case.images)?;
-            for file in case.images.iter().chain(&case.label) {
-                let place = file.parent().unwrap_or(Path::new(""));
-                if !folders.contains_key(place) {
-                    folders.insert(place.to_path_buf(), Folder::read_if_there(place)?);
-                }
-                let folder = &folders[place];
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                let Some((name, _)) = split_ending(&name) else { continue };
-                folder.image(name)?;
-                // Where labels lie among the images, `ID` may be the label of `ID_0000`.
-                let apart = case.label.as_ref().is_none_or(|l| l.parent() != Some(place));
-                if apart && case.label.as_ref() != Some(file) {
-                    folder.case(split_channel(name).map_or(name, |(case, _)| case))?;
-                }
-            }
-        }
+        let check = |case| Some((case, check_names(case, &mut folders).err()?));
+        cases.into_iter().filter_map(check).collect()
+    }
+
+    fn check_training_names(&self) -> Result<()> {
+        let mut folders = BTreeMap::new();
+        self.training.iter().try_for_each(|case| check_names(case, &mut folders))?;
         // Scores and postprocessing take all label maps of a folder, also those that dataset.json doesn't list.
         let labels = self.training.iter().filter_map(|case| case.label.as_deref()?.parent());
         for folder in labels.collect::<BTreeSet<_>>().into_iter().filter_map(|l| folders.get(l)) {
@@ -394,6 +396,27 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// See [`Dataset::check_names`]; `folders` are those that were listed already.
+fn check_names(case: &DatasetCase, folders: &mut BTreeMap<PathBuf, Folder>) -> Result<()> {
+    check_distinct(&case.images)?;
+    for file in case.images.iter().chain(&case.label) {
+        let place = file.parent().unwrap_or(Path::new(""));
+        if !folders.contains_key(place) {
+            folders.insert(place.to_path_buf(), Folder::read_if_there(place)?);
+        }
+        let folder = &folders[place];
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let Some((name, _)) = split_ending(&name) else { continue };
+        folder.image(name)?;
+        // Where labels lie among the images, `ID` may be the label of `ID_0000`.
+        let apart = case.label.as_ref().is_none_or(|l| l.parent() != Some(place));
+        if apart && case.label.as_ref() != Some(file) {
+            folder.case(split_channel(name).map_or(name, |(case, _)| case))?;
+        }
+    }
+    Ok(())
 }
 
 /// Channels of one case from one file after another, without ever holding them twice.

@@ -17,7 +17,7 @@ pub enum Fault {
 }
 
 /// A fault of one file: which file, what was found, what was expected, and the way out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Whose fault it is.
     pub fault: Fault,

@@ -102,6 +102,24 @@ fn a_lone_picture_is_counted() {
     }
 }
 
+/// By their ends, or where these are strange by all of them.
+#[test]
+fn pictures_that_break_off_are_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let check = |bytes: &[u8]| {
+        artifact::Commit::file(&path, bytes).unwrap();
+        image::Reader::SimpleItk.check_length(&path)
+    };
+    let whole = std::fs::read(golden("rgb.png")).unwrap();
+    assert_eq!(check(&whole), Ok(()));
+    assert_eq!(check(&[&whole[..], b"more"].concat()), Ok(()));
+    let error = check(&whole[..whole.len() - 20]).unwrap_err();
+    assert!(error.message.starts_with("is not a readable PNG: "), "{error}");
+    artifact::Commit::file(&path, &whole).unwrap();
+    assert!(image::Reader::Nibabel.check_length(&path).is_err());
+}
+
 #[test]
 fn broken_pictures_are_one_line_errors() {
     let folder = tempfile::tempdir().unwrap();

@@ -46,6 +46,22 @@ pub(crate) fn inspect(folder: &Path, dataset: &Dataset, case: &DatasetCase) -> I
     look.found
 }
 
+/// Looks at the headers and ends of a test case's files: training needs none of them, so that all that is found is a warning.
+/// `label` is the case's label map, where there is one.
+pub(crate) fn inspect_test(
+    folder: &Path,
+    dataset: &Dataset,
+    case: &DatasetCase,
+    label: Option<&Path>,
+) -> Vec<Problem> {
+    let mut look = Look { folder, dataset, case, found: Inspected::default() };
+    let image = look.test_image();
+    if let Some(label) = label {
+        look.test_label(label, image);
+    }
+    look.found.problems
+}
+
 struct Look<'a> {
     folder: &'a Path,
     dataset: &'a Dataset,
@@ -53,18 +69,22 @@ struct Look<'a> {
     found: Inspected,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
     fn problem(&mut self, class: Class, path: &Path, detail: impl Into<String>) {
         let subject = crate::relative(self.folder, path);
         self.found.problems.push(Problem::new(class, subject, detail));
     }
 
-    /// All channels, if every file is there, readable and on the same grid.
-    fn image(&mut self) -> Option<Volume> {
+    fn linked_channels(&mut self) {
         for Linked { file, other } in linked(&self.case.images) {
             let other = crate::relative(self.folder, &other);
             self.problem(Class::LinkedChannels, &file, format!("is the same file as {other}"));
         }
+    }
+
+    /// All channels, if every file is there, readable and on the same grid.
+    fn image(&mut self) -> Option<Volume> {
+        self.linked_channels();
         let mut stack = Stack::new(self.dataset.channels.len(), self.dataset.reader);
         let mut complete = true;
         let mut first: Option<(&Path, Geometry)> = None;
@@ -103,23 +123,95 @@ impl Look<'_> {
                 Some(volume)
             }
             Err(found) => {
-                let declared = &self.dataset.channels;
-                let detail = format!(
-                    "{}, expected {}: {}",
-                    image::count(&self.case.images, found),
-                    declared.len(),
-                    declared.join(", ")
-                );
-                let path = self
-                    .case
-                    .images
-                    .first()
-                    .cloned()
-                    .unwrap_or_else(|| self.case.id.clone().into());
-                self.problem(Class::ChannelCount, &path, detail);
+                self.wrong_count(Class::ChannelCount, found);
                 None
             }
         }
+    }
+
+    fn wrong_count(&mut self, class: Class, found: usize) {
+        let (files, declared) = (&self.case.images, &self.dataset.channels);
+        let found = image::count(files, found);
+        let detail = format!("{found}, expected {}: {}", declared.len(), declared.join(", "));
+        let path = files.first().cloned().unwrap_or_else(|| self.case.id.clone().into());
+        self.problem(class, &path, detail);
+    }
+
+    /// First file and its geometry, if all are there, readable and on the same grid.
+    fn test_image(&mut self) -> Option<(&'a Path, Geometry)> {
+        self.linked_channels();
+        let mut first: Option<(&Path, Geometry)> = None;
+        let (mut complete, mut channels) = (true, 0);
+        let case = self.case;
+        for path in &case.images {
+            let Some((geometry, count)) = self.header(path, Class::TestImage) else {
+                complete = false;
+                continue;
+            };
+            channels += count;
+            match &first {
+                None => first = Some((path, geometry)),
+                Some((other, expected)) => {
+                    let geometry = self.axes_of(&geometry, expected);
+                    complete &=
+                        self.test_meets((path, &geometry), (other, expected), Class::TestImage);
+                }
+            }
+        }
+        if complete && channels != self.dataset.channels.len() {
+            self.wrong_count(Class::TestImage, channels);
+        }
+        first
+    }
+
+    fn test_label(&mut self, path: &Path, image: Option<(&Path, Geometry)>) {
+        let class = Class::TestLabel;
+        let Some((geometry, count)) = self.header(path, class) else { return };
+        if count != 1 {
+            let found = image::count(&[path.into()], count);
+            self.problem(class, path, format!("label has {found}, expected 1"));
+        }
+        if let Some((file, expected)) = image {
+            let geometry = self.axes_of(&geometry, &expected);
+            self.test_meets((path, &geometry), (file, &expected), class);
+        }
+    }
+
+    /// Geometry and channels of a test case's file, if it seems to be whole.
+    fn header(&mut self, path: &Path, class: Class) -> Option<(Geometry, usize)> {
+        let reader = self.dataset.reader;
+        let read = || {
+            let found = reader.read_header(path)?;
+            // Whoever reads it whole, as looking at its length may, needs so much.
+            stage::memory::require(image::reading_bytes(&[path.into()]))
+                .map_err(|e| artifact::Error::input(path, e.message))?;
+            reader.check_length(path)?;
+            Ok(found)
+        };
+        match read() {
+            Ok(found) => Some(found),
+            Err(artifact::Error { message, .. }) => {
+                let detail = if path.exists() { message } else { not_there(path) };
+                self.problem(class, path, detail);
+                None
+            }
+        }
+    }
+
+    fn test_meets(
+        &mut self,
+        (path, found): (&Path, &Geometry),
+        (other, expected): (&Path, &Geometry),
+        class: Class,
+    ) -> bool {
+        let problems = self.found.problems.len();
+        let meets = self.meets((path, found), (other, expected), Class::Place);
+        for problem in &mut self.found.problems[problems..] {
+            if !problem.class.is_warning() {
+                problem.class = class;
+            }
+        }
+        meets
     }
 
     /// Label values and voxels per class, if every value is a class.

@@ -18,9 +18,10 @@ pub use problem::{Class, Problem, error_count, table};
 
 use artifact::dataset::{DESCRIPTION, Dataset, DatasetCase, check_id};
 use artifact::fingerprint::{Fingerprint, MeasuredChannel, MeasuredDataset};
+use artifact::image::folder::Folder;
 use artifact::{Result, hash_bytes, hash_file};
 use distribution::{Moments, Pool};
-use inspect::{Inspected, inspect};
+use inspect::{Inspected, inspect, inspect_test};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ pub struct Report {
     pub hash: String,
 }
 
-/// Reads every training case of the data set in `folder` once: checks and measures it.
+/// Reads every training case of the data set in `folder` once: checks and measures it. Of test cases only the headers and
+/// the files' ends are looked at.
 ///
 /// `case_done` is called after each case; as soon as it gives false, the rest is left out and the result is `None`.
 ///
@@ -68,8 +70,9 @@ pub fn measure(
     };
     let cases: Option<Vec<_>> = dataset.training.par_iter().map(inspect_one).collect();
     let Some(mut cases) = cases else { return Ok(None) };
+    let Some(mut problems) = test_problems(folder, dataset, &case_done) else { return Ok(None) };
     let mut hashes = BTreeMap::new();
-    let mut problems = dataset_problems(dataset);
+    problems.extend(dataset_problems(dataset));
     for case in &mut cases {
         hashes.append(&mut case.hashes);
         problems.append(&mut case.problems);
@@ -122,6 +125,49 @@ fn combined_hash(folder: &Path, mut hashes: BTreeMap<PathBuf, String>) -> Result
 /// A file's name as people know it in this data set.
 fn relative(folder: &Path, path: &Path) -> String {
     path.strip_prefix(folder).unwrap_or(path).display().to_string()
+}
+
+/// What keeps other stages from test cases and their label maps in `labelsTs`; none if `case_done` says to stop.
+fn test_problems(
+    folder: &Path,
+    dataset: &Dataset,
+    case_done: impl Fn() -> bool + Sync,
+) -> Option<Vec<Problem>> {
+    let problem = |class: Class, e: artifact::Error| {
+        Problem::new(class, relative(folder, &e.path), e.message)
+    };
+    let mut problems: Vec<_> =
+        dataset.test_faults.iter().map(|e| problem(Class::TestImage, e.clone())).collect();
+    let labels = folder.join("labelsTs");
+    let labels =
+        Folder::read_if_there(&labels).map_err(|e| problems.push(problem(Class::TestLabel, e)));
+    if let Ok(labels) = &labels {
+        let twins = labels.names().filter_map(|name| labels.image(name).err());
+        problems.extend(twins.map(|e| problem(Class::TestLabel, e)));
+    }
+    let label = |case: &DatasetCase| labels.as_ref().ok()?.image(&case.id).ok()?;
+    let mut named = BTreeMap::new();
+    for (case, error) in dataset.check_names(&dataset.test) {
+        named.insert(case.id.as_str(), error);
+    }
+    let look = |case: &DatasetCase| {
+        let unusable =
+            check_id(&case.id).err().map(|e| Problem::new(Class::TestImage, &case.id, e));
+        let twins = named.get(case.id.as_str()).map(|e| problem(Class::TestImage, e.clone()));
+        let found = match unusable.or(twins) {
+            Some(problem) => vec![problem],
+            None => {
+                let label = label(case);
+                let look = || Ok(inspect_test(folder, dataset, case, label.as_deref()));
+                stage::contain(look)
+                    .unwrap_or_else(|e| vec![Problem::new(Class::TestImage, &case.id, e.message)])
+            }
+        };
+        case_done().then_some(found)
+    };
+    let found: Option<Vec<_>> = dataset.test.par_iter().map(look).collect();
+    problems.extend(found?.into_iter().flatten());
+    Some(problems)
 }
 
 /// Problems that `dataset.json` has with itself and the folder.

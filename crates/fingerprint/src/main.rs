@@ -54,7 +54,11 @@ const IO: &[Io] = &[
 fn main() -> ExitCode {
     stage::main(IO, |args: &Args, run| {
         let dataset = Dataset::load(&args.dataset)?;
-        run.info(format!("{}: {} training cases", dataset.name, dataset.training.len()));
+        let tests = match dataset.test.len() {
+            0 => String::new(),
+            n => format!(", {n} test"),
+        };
+        run.info(format!("{}: {} training{tests} cases", dataset.name, dataset.training.len()));
         let provenance = |hash: String| run.provenance().input("--dataset", hash);
         let done = |out: &PathBuf| {
             // A file that can't be read is a problem for the table below.
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
         if asked.filter(|_| waited).map(done).transpose()?.unwrap_or(false) {
             return Ok(());
         }
-        let progress = run.progress("cases", dataset.training.len());
+        let progress = run.progress("cases", dataset.training.len() + dataset.test.len());
         let report = measure(&args.dataset, &dataset, || {
             progress.add(1);
             !run.stop_requested()

@@ -53,6 +53,10 @@ pub enum Class {
     SpacingOutlier,
     /// A size far from the other cases'.
     SizeOutlier,
+    /// An image without label that no other stage would take.
+    TestImage,
+    /// A label map of such an image that doesn't fit it.
+    TestLabel,
 }
 
 impl Class {
@@ -86,6 +90,8 @@ impl Class {
             Self::UnusedClass => "class that never occurs",
             Self::SpacingOutlier => "spacing far from the others'",
             Self::SizeOutlier => "size far from the others'",
+            Self::TestImage => "test image nnu-infer refuses",
+            Self::TestLabel => "test label that can't be scored",
         }
     }
 }

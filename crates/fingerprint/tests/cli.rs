@@ -627,3 +627,202 @@ fn a_pipe_or_an_endless_device_is_no_image() {
                     labelsTr/b.nii.gz: is a device, expected a regular file\n";
     assert!(table.contains(expected), "{table}");
 }
+
+impl Set {
+    /// A sound test case `t` and its label map.
+    fn with_test() -> Self {
+        let set = Self::new();
+        for channel in 0..2 {
+            let bytes = encode_image(image(5.0).view(), &geometry(), true).unwrap();
+            set.write(&format!("imagesTs/t_000{channel}.nii.gz"), &bytes);
+        }
+        let bytes = encode_labels(label().view(), &geometry(), true).unwrap();
+        set.write("labelsTs/t.nii.gz", &bytes);
+        set
+    }
+}
+
+/// Rows of the table of a data set with a damaged test case; it can be used as before.
+fn rows_of_test(damage: impl FnOnce(&Set)) -> String {
+    let set = Set::with_test();
+    let sound = set.run(&["--out", "sound.toml"]);
+    let said = stderr(&sound);
+    assert!(
+        said.starts_with(
+            "nnu-fingerprint: Toy: 2 training, 1 test cases\nnnu-fingerprint: wrote sound.toml\n"
+        ),
+        "{said}"
+    );
+    damage(&set);
+    let (table, code) = set.check();
+    assert_eq!(code, Some(0), "{table}");
+    let found = set.run(&["--out", "found.toml"]);
+    assert!(found.status.success(), "{}", stderr(&found));
+    if table != "no problems\n" {
+        assert!(
+            table.lines().all(|line| !line.starts_with("error")) && stderr(&found).contains(&table),
+            "{}",
+            stderr(&found)
+        );
+    }
+    assert_eq!(read(&set.path("found.toml")).0, read(&set.path("sound.toml")).0);
+    table
+}
+
+const TEST_IMAGE: &str = "warning  test image nnu-infer refuses         1\n         ";
+const TEST_LABEL: &str = "warning  test label that can't be scored      1\n         ";
+
+#[test]
+fn what_other_stages_refuse_of_test_images_is_a_warning() {
+    let stored = |s: &Set, name: &str| std::fs::read(s.path(name)).unwrap();
+    let packed = |shape, spacing| encoded(shape, spacing);
+    let whole =
+        |shape| encode_image(Array4::<f32>::zeros(shape).view(), &geometry(), true).unwrap();
+    let image = |damage: &dyn Fn(&Set), row: &str| {
+        let table = rows_of_test(damage);
+        assert!(table.starts_with(&format!("{TEST_IMAGE}{row}")), "{table}\n{row}");
+    };
+    image(&|s| s.remove("imagesTs/t_0001.nii.gz"), "imagesTs/t_0001.nii.gz: not there\n");
+    image(
+        &|s| s.write("imagesTs/t_0002.nii.gz", &whole((1, 6, 7, 8))),
+        "imagesTs/t_0000.nii.gz: 3 channels, expected 2: CT, PET\n",
+    );
+    image(
+        &|s| {
+            s.remove("imagesTs/t_0001.nii.gz");
+            s.write("imagesTs/t_0000.nii.gz", &whole((3, 6, 7, 8)));
+        },
+        "imagesTs/t_0000.nii.gz: 3 channels, expected 2: CT, PET\n",
+    );
+    for (twin, of) in [
+        ("imagesTs/t_0001.nii", "imagesTs/t_0001.nii"),
+        ("imagesTs/t.nii", "imagesTs/t_0000.nii.gz"),
+    ] {
+        image(&|s| s.write(twin, b"whatever it holds"), &format!("{of}: and ./imagesTs/t"));
+    }
+    image(&|s| s.write("imagesTs/t_0001.nii.gz", b""), "imagesTs/t_0001.nii.gz: is empty, ");
+    image(
+        &|s| s.write("imagesTs/t_0001.nii.gz", b"version https://git-lfs.github.com/spec/v1\n"),
+        "imagesTs/t_0001.nii.gz: is a git-lfs pointer",
+    );
+    // Cut off behind the header, packed and not.
+    let noise = |s: &Set, packed: bool| {
+        let values =
+            Array4::from_shape_fn((1, 6, 7, 8), |(_, z, y, x)| ((z * 7 + y * 5 + x) % 13) as f32);
+        let bytes = encode_image(values.view(), &geometry(), packed).unwrap();
+        s.write("imagesTs/t_0001.nii.gz", &bytes[..bytes.len() - 9]);
+    };
+    image(&|s| noise(s, true), "imagesTs/t_0001.nii.gz: gzip data is broken or cut off");
+    image(&|s| noise(s, false), "imagesTs/t_0001.nii.gz: content has ");
+    image(
+        &|s| s.write("imagesTs/t_0001.nii.gz", &packed([6, 7, 9], [3.0, 1.0, 0.5])),
+        "imagesTs/t_0001.nii.gz: shape [6, 7, 9], expected [6, 7, 8] (z, y, x) as in imagesTs/t_0000.nii.gz\n",
+    );
+    image(
+        &|s| s.write("imagesTs/t_0001.nii.gz", &packed(SHAPE, [3.0, 1.0, 0.75])),
+        "imagesTs/t_0001.nii.gz: spacing [3.0, 1.0, 0.75] mm, expected [3.0, 1.0, 0.5] (z, y, x) as in imagesTs/t_0000.nii.gz\n",
+    );
+    // The channel alone: its label map isn't held against what can't be read.
+    let table = rows_of_test(|s| s.write("imagesTs/t_0000.nii.gz", b"{}"));
+    assert!(!table.contains("labelsTs"), "{table}");
+    // Members of gzip one after another are whole, too.
+    let table = rows_of_test(|s| {
+        let mut bytes = stored(s, "imagesTs/t_0000.nii.gz");
+        bytes.extend([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        s.write("imagesTs/t_0000.nii.gz", &bytes);
+    });
+    assert_eq!(table, "no problems\n");
+}
+
+#[test]
+fn what_scoring_refuses_of_test_labels_is_a_warning() {
+    let label = |damage: &dyn Fn(&Set), row: &str| {
+        let table = rows_of_test(damage);
+        assert_eq!(table.matches("warning").count(), 1, "{table}");
+        assert!(table.starts_with(&format!("{TEST_LABEL}{row}")), "{table}\n{row}");
+    };
+    label(
+        &|s| s.write("labelsTs/t.nii.gz", &encoded([7, 7, 8], [3.0, 1.0, 0.5])),
+        "labelsTs/t.nii.gz: shape [7, 7, 8], expected [6, 7, 8] (z, y, x) as in imagesTs/t_0000.nii.gz\n",
+    );
+    label(
+        &|s| s.write("labelsTs/t.nii.gz", &encoded(SHAPE, [3.0, 1.0, 0.75])),
+        "labelsTs/t.nii.gz: spacing [3.0, 1.0, 0.75] mm, expected ",
+    );
+    label(
+        &|s| {
+            let bytes = encode_image(Array4::<f32>::zeros((2, 6, 7, 8)).view(), &geometry(), true);
+            s.write("labelsTs/t.nii.gz", &bytes.unwrap());
+        },
+        "labelsTs/t.nii.gz: label has 2 channels, expected 1\n",
+    );
+    label(
+        &|s| s.write("labelsTs/t.nii.gz", b"{\"labels\": \"elsewhere\"}"),
+        "labelsTs/t.nii.gz: is text, expected a NIfTI",
+    );
+    for name in ["t", "other"] {
+        let twins = |s: &Set| {
+            s.write(&format!("labelsTs/{name}.nii"), &encoded(SHAPE, [3.0, 1.0, 0.5]));
+            s.write(&format!("labelsTs/{name}.nii.gz"), &encoded(SHAPE, [3.0, 1.0, 0.5]));
+        };
+        label(&twins, &format!("labelsTs/{name}.nii: and ./labelsTs/{name}.nii.gz are both"));
+    }
+    // Nobody needs a label map of every test image.
+    assert_eq!(rows_of_test(|s| s.remove("labelsTs/t.nii.gz")), "no problems\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn test_images_that_are_no_files_are_told_at_once() {
+    use std::os::unix::fs::symlink;
+    let table = rows_of_test(|s| {
+        for channel in 0..2 {
+            s.remove(&format!("imagesTs/t_000{channel}.nii.gz"));
+        }
+        let pipe = s.path("imagesTs/t_0000.nii.gz");
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        symlink("/dev/zero", s.path("imagesTs/t_0001.nii.gz")).unwrap();
+        s.remove("labelsTs/t.nii.gz");
+        symlink("gone.nii.gz", s.path("labelsTs/t.nii.gz")).unwrap();
+    });
+    for row in [
+        "imagesTs/t_0000.nii.gz: is a pipe, expected a regular file\n",
+        "imagesTs/t_0001.nii.gz: is a device, expected a regular file\n",
+        "labelsTs/t.nii.gz: is a link to gone.nii.gz, which isn't there\n",
+    ] {
+        assert!(table.contains(row), "{table}\n{row}");
+    }
+    // The folders themselves.
+    let table = rows_of_test(|s| {
+        for folder in ["imagesTs", "labelsTs"] {
+            std::fs::remove_dir_all(s.path(folder)).unwrap();
+        }
+        symlink("gone", s.path("imagesTs")).unwrap();
+        s.write("labelsTs", b"");
+    });
+    assert!(table.contains("imagesTs: is a link to gone, which isn't there\n"), "{table}");
+    assert!(table.contains("labelsTs: cannot read this folder: Not a directory"), "{table}");
+}
+
+#[test]
+fn listed_test_images_are_looked_at_too() {
+    let set = Set::new();
+    let cases = ["a", "b"].map(|id| {
+        let files = [0, 1].map(|c| format!(r#""imagesTr/{id}_000{c}.nii.gz""#)).join(", ");
+        format!(r#"{{"image": [{files}], "label": "labelsTr/{id}.nii.gz"}}"#)
+    });
+    set.describe(&format!(
+        r#"{{"name": "Toy", "modality": {{"0": "CT", "1": "PET"}}, "numTraining": 2,
+        "labels": {{"0": "background", "1": "core", "5": "rim"}}, "training": [{}],
+        "test": ["imagesTs/t.nii.gz", "imagesTs/u.nii.gz"]}}"#,
+        cases.join(", ")
+    ));
+    let one = encode_image(image(1.0).view(), &geometry(), true).unwrap();
+    set.write("imagesTs/t.nii.gz", &one);
+    let (table, code) = set.check();
+    assert_eq!(code, Some(0), "{table}");
+    assert_eq!(
+        table,
+        "warning  test image nnu-infer refuses         2\n         imagesTs/t.nii.gz: 1 channel, expected 2: CT, PET\n         imagesTs/u.nii.gz: not there\n"
+    );
+}

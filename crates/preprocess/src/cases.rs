@@ -170,6 +170,11 @@ impl Job<'_> {
             let line = format!("case {} takes {gib} GiB, more than --memory {most}", case.id);
             self.run.info(format!("{line}: done alone"));
         }
+        // Loading refuses such training cases.
+        let tests = Some(case).filter(|case| case.label.is_none());
+        if let Some((_, error)) = self.dataset.check_names(tests).pop() {
+            return Err(error.into());
+        }
         let files: Vec<PathBuf> = case.images.iter().chain(&case.label).cloned().collect();
         memory::require(image::reading_bytes(&files))?;
         linked(&case.images).iter().for_each(|linked| self.run.warn(linked));

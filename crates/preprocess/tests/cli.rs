@@ -453,6 +453,21 @@ fn a_missing_image_is_named() {
 }
 
 #[test]
+fn a_test_case_with_two_files_of_a_channel_stops_nobody_else() {
+    let bench = Bench::new();
+    let bytes = std::fs::read(bench.image("a")).unwrap();
+    for ending in [".nii", ".nii.gz"] {
+        Commit::file(&bench.path(&format!("data/imagesTs/t_0000{ending}")), &bytes).unwrap();
+    }
+    assert_eq!(bench.run(&[]).code, 0);
+    let ended = bench.run(&["--case", "t", "--case", "a"]);
+    assert_eq!(ended.code, 3);
+    let refused = "nnu-preprocess: error: case t: data/imagesTs/t_0000.nii: and data/imagesTs/t_0000.nii.gz are both";
+    assert!(ended.said[0].starts_with(refused), "{:?}", ended.said);
+    assert_eq!(ended.said.last().unwrap(), "nnu-preprocess: error: 1 of 2 cases failed: t");
+}
+
+#[test]
 fn a_case_without_label_has_an_image_only() {
     let bench = Bench::new();
     let bytes = std::fs::read(bench.image("a")).unwrap();

@@ -99,6 +99,11 @@ pub(super) fn kind(path: &Path, bytes: &[u8]) -> Result<&'static str> {
     })
 }
 
+/// Whether the picture ends as a PNG does.
+pub(super) fn is_ended(bytes: &[u8]) -> bool {
+    bytes.ends_with(b"\0\0\0\0IEND\xae\x42\x60\x82")
+}
+
 pub(super) fn header(path: &Path, bytes: &[u8]) -> Result<(Geometry, usize)> {
     let reader = open(path, bytes)?;
     Ok((geometry(&reader), samples(&reader).1))

@@ -6,7 +6,7 @@ use flate2::bufread::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::Decompressor;
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Deflate can't make more than 1032 bytes out of one (258 bytes from two bits).
@@ -181,6 +181,24 @@ pub(super) fn inflate(path: &Path, stored: Vec<u8>, needed: u64) -> Result<Vec<u
         return Ok(content);
     }
     inflate_members(path, &stored, needed)
+}
+
+/// Whether a file's size, or of gzip the trailer's, is that of content of so many bytes. If not it may be whole all the
+/// same: of several members, or with something behind the voxels.
+pub(super) fn ends_as_told(path: &Path, needed: u64) -> Result<bool> {
+    let fail = |e| Error::io(path, "read", &e);
+    let mut file = file::open(path, "read")?;
+    let size = file.metadata().map_err(fail)?.len();
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start).map_err(fail)?;
+    if !is_gzip(&start) {
+        return Ok(size >= needed);
+    }
+    let mut trailer = [0; 4];
+    file.seek(SeekFrom::End(-4)).and_then(|_| file.read_exact(&mut trailer)).map_err(fail)?;
+    // A gzip trailer counts modulo 2^32.
+    let told = u64::from(u32::from_le_bytes(trailer));
+    Ok(told == needed & u64::from(u32::MAX) && size.saturating_mul(MOST_INFLATION) >= needed)
 }
 
 fn too_short(path: &Path, found: u64, needed: u64) -> Error {

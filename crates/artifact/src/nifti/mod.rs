@@ -208,6 +208,18 @@ pub(crate) fn read_header_by(reader: Reader, path: &Path) -> Result<(Geometry, u
     Ok((geometry, header.extents().1))
 }
 
+/// Whether the file is as long as its header says. Its size and end tell of most; others are read whole.
+pub(crate) fn check_length(reader: Reader, path: &Path) -> Result<()> {
+    let files = files_of(path)?;
+    let header = bytes::parse_header(path, &bytes::read_start(&files[0])?)?;
+    let needed = header.needed_bytes().map_err(|e| Error::input(path, e))?;
+    let voxels = files.last().unwrap_or(&files[0]);
+    if header.pair == (files.len() > 1) && bytes::ends_as_told(voxels, needed)? {
+        return Ok(());
+    }
+    read_by(reader, path).map(drop)
+}
+
 /// Bytes as hexadecimal text in records.
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
