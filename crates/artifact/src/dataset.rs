@@ -8,7 +8,7 @@
 
 mod json;
 
-use crate::image::folder::{Folder, check_distinct, split_channel};
+use crate::image::folder::{Folder, case_bytes, check_distinct, split_channel};
 use crate::image::{self, Apart, Geometry, Reader, Volume, split_ending};
 use crate::{Error, Label, Region, Result, file};
 use json::Description;
@@ -44,9 +44,14 @@ pub struct Dataset {
     pub training: Vec<DatasetCase>,
     /// Cases without labels, sorted by id.
     pub test: Vec<DatasetCase>,
-    /// Why test images couldn't be looked for; training needs none.
+    /// Training cases that nothing can be made of, because their files' names aren't UTF-8: one error each.
+    pub faults: Vec<Error>,
+    /// Likewise test cases, or why these couldn't be looked for; training needs none.
     pub test_faults: Vec<Error>,
 }
+
+/// Channel numbers by id.
+type Numbered = BTreeMap<String, Vec<usize>>;
 
 /// One case: its files, whether they exist or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +149,7 @@ impl Dataset {
             duplicate_ids: Vec::new(),
             training: Vec::new(),
             test: Vec::new(),
+            faults: Vec::new(),
             test_faults: Vec::new(),
         };
         if let Some(training) = &description.training {
@@ -160,6 +166,9 @@ impl Dataset {
         dataset.training.sort_by(|a, b| a.id.cmp(&b.id));
         dataset.test.sort_by(|a, b| a.id.cmp(&b.id));
         if dataset.training.is_empty() && dataset.test.is_empty() {
+            if let Some(fault) = dataset.faults.first() {
+                return Err(fault.clone());
+            }
             return Err(dataset.no_cases(folder, &description)?);
         }
         let cases = dataset.training.iter().chain(&dataset.test);
@@ -298,9 +307,10 @@ impl Dataset {
     fn add_folders(&mut self, folder: &Path) -> Result<()> {
         let labels = folder.join("labelsTr");
         let images = folder.join("imagesTr");
-        let mut cases = self.channel_files(&images)?;
+        let (mut cases, unnamed) = self.channel_files(&images)?;
+        let label_maps = Folder::read_if_there(&labels)?;
         // A label without image is a case whose image is missing.
-        for name in Folder::read_if_there(&labels)?.names() {
+        for name in label_maps.names() {
             if labels.join(format!("{name}{}", self.file_ending)).exists() {
                 cases.entry(name.into()).or_default();
             }
@@ -310,6 +320,10 @@ impl Dataset {
             let case = self.case_in(&images, id, &numbers, Some(label));
             self.training.push(case);
         }
+        let images: BTreeSet<Vec<u8>> = unnamed.iter().map(|e| case_bytes(&e.path)).collect();
+        let alone = |e: &Error| !images.contains(&case_bytes(&e.path));
+        self.faults.extend(unnamed);
+        self.faults.extend(label_maps.unnamed().into_iter().filter(alone));
         self.add_folder_tests(folder);
         Ok(())
     }
@@ -318,7 +332,8 @@ impl Dataset {
         let images = folder.join("imagesTs");
         let broken = file::broken_link(&images).map(|link| Error::input(&images, link));
         match broken.map_or_else(|| self.channel_files(&images), Err) {
-            Ok(cases) => {
+            Ok((cases, unnamed)) => {
+                self.test_faults.extend(unnamed);
                 for (id, numbers) in cases {
                     let case = self.case_in(&images, id, &numbers, None);
                     self.test.push(case);
@@ -348,16 +363,17 @@ impl Dataset {
         DatasetCase { images, label, id }
     }
 
-    /// Ids of files named `ID_NNNN.ending`, with their channel numbers.
-    fn channel_files(&self, folder: &Path) -> Result<BTreeMap<String, Vec<usize>>> {
-        let mut found = BTreeMap::<String, Vec<usize>>::new();
-        for name in Folder::read_if_there(folder)?.names() {
+    /// Ids of files named `ID_NNNN.ending`, with their channel numbers, and the cases that have no id.
+    fn channel_files(&self, folder: &Path) -> Result<(Numbered, Vec<Error>)> {
+        let mut found = Numbered::new();
+        let images = Folder::read_if_there(folder)?;
+        for name in images.names() {
             let there = || folder.join(format!("{name}{}", self.file_ending)).exists();
             if let Some((id, channel)) = split_channel(name).filter(|_| there()) {
                 found.entry(id.into()).or_default().push(channel);
             }
         }
-        Ok(found)
+        Ok((found, images.unnamed()))
     }
 
     /// The cases of which a file has a twin that other stages, which look at names alone, would take for it, or that
@@ -506,7 +522,7 @@ fn is_sidecar(file: &str) -> bool {
     file.rsplit('/').next().is_some_and(|name| name.starts_with("._"))
 }
 
-/// Names in a folder, sorted; none if there's no such folder.
+/// Names in a folder that are text, sorted; none if there's no such folder.
 fn files_in(folder: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -518,7 +534,7 @@ fn files_in(folder: &Path) -> Result<Vec<String>> {
         let entry = entry.map_err(|e| Error::io(folder, "list this folder", &e))?;
         let name = entry.file_name();
         if !name.as_encoded_bytes().starts_with(b".") {
-            names.push(crate::name::in_folder(folder, name)?);
+            names.extend(name.into_string().ok());
         }
     }
     names.sort();

@@ -24,7 +24,7 @@ pub fn in_folder(folder: &Path, name: OsString) -> Result<String> {
     name.into_string().map_err(|name| not_text(&folder.join(name)))
 }
 
-fn not_text(path: &Path) -> Error {
+pub(crate) fn not_text(path: &Path) -> Error {
     Error::input(path, "has a name that is not UTF-8, expected one that can stand in a record")
         .hint("rename the file")
 }

@@ -83,10 +83,11 @@ pub struct Found {
 }
 
 /// All segmentations in a folder, sorted by case: `CASE/prediction.toml`, or images named after their case from elsewhere.
+/// And those that nothing can be made of, because their names aren't UTF-8: one error each.
 ///
 /// # Errors
 /// If the folder can't be read, a record is broken, or a case is there twice.
-pub fn find(folder: &Path) -> Result<Vec<Found>> {
+pub fn find(folder: &Path) -> Result<(Vec<Found>, Vec<Error>)> {
     let fail = |e| Error::io(folder, "read this folder", &e);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
@@ -115,7 +116,7 @@ pub fn find(folder: &Path) -> Result<Vec<Found>> {
     if let Some([a, b]) = found.array_windows().find(|[a, b]| a.case == b.case) {
         return Err(a.twice(b));
     }
-    Ok(found)
+    Ok((found, images.unnamed()))
 }
 
 /// The segmentation of one case in a folder, as [`find`] would find it; other cases aren't looked at.

@@ -408,10 +408,10 @@ fn label_maps_that_nobody_lists_have_no_twins_either() {
     assert!(error.message.contains("stray.nii.gz"), "{error}");
 }
 
-/// Names of any bytes are no ids, and no other file's name either.
+/// Names of any bytes are no ids, and no other file's name either; other cases don't mind.
 #[cfg(unix)]
 #[test]
-fn names_that_are_no_text_are_refused_under_their_own_bytes() {
+fn names_that_are_no_text_are_faults_under_their_own_bytes() {
     use std::os::unix::ffi::OsStrExt;
     let folder = tempfile::tempdir().unwrap();
     let text = r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1},
@@ -438,9 +438,34 @@ fn names_that_are_no_text_are_refused_under_their_own_bytes() {
     assert_eq!(Dataset::load(folder.path()).unwrap().training.len(), 1);
     let odd = folder.path().join(named(b"imagesTr/b\xff_0000.nii"));
     std::fs::copy(folder.path().join("labelsTr/a.nii"), &odd).unwrap();
+    let copy = |to: &[u8]| {
+        std::fs::copy(folder.path().join("labelsTr/a.nii"), folder.path().join(named(to))).unwrap();
+    };
+    // One case, whose label map is no second; a label map without image; one that is no case's.
+    copy(b"imagesTr/b\xff_0001.nii");
+    copy(b"labelsTr/b\xff.nii");
+    copy(b"labelsTr/c\xfe.nii");
+    copy(b"imagesTr/notes\xff.txt");
+    std::fs::create_dir(folder.path().join("imagesTs")).unwrap();
+    copy(b"imagesTs/t\xff_0000.nii");
+    let dataset = Dataset::load(folder.path()).unwrap();
+    assert_eq!((names(&dataset.training), dataset.test.len()), (vec!["a"], 0));
+    let label = folder.path().join(named(b"labelsTr/c\xfe.nii"));
+    let test = folder.path().join(named(b"imagesTs/t\xff_0000.nii"));
+    for (faults, expected) in
+        [(&dataset.faults, vec![odd.clone(), label]), (&dataset.test_faults, vec![test])]
+    {
+        let paths: Vec<_> = faults.iter().map(|e| e.path.clone()).collect();
+        assert_eq!(paths, expected);
+        assert!(faults.iter().all(|e| e.message.starts_with("has a name that is not UTF-8")));
+    }
+    // Nothing else is left.
+    for file in ["imagesTr/a_0000.nii", "labelsTr/a.nii"] {
+        std::fs::rename(folder.path().join(file), folder.path().join("kept.nii")).unwrap();
+    }
     let error = Dataset::load(folder.path()).unwrap_err();
-    assert_eq!(error.path, odd);
-    assert!(error.message.starts_with("has a name that is not UTF-8"), "{error}");
+    assert_eq!(error, dataset.faults[0]);
+    std::fs::copy(folder.path().join("kept.nii"), folder.path().join("labelsTr/a.nii")).unwrap();
     // By its path it is read like any other, pairs included.
     assert_eq!(
         artifact::nifti::read(&odd).unwrap(),

@@ -72,7 +72,7 @@ pub fn measure(
     let Some(mut cases) = cases else { return Ok(None) };
     let Some(mut problems) = test_problems(folder, dataset, &case_done) else { return Ok(None) };
     let mut hashes = BTreeMap::new();
-    problems.extend(dataset_problems(dataset));
+    problems.extend(dataset_problems(folder, dataset));
     for case in &mut cases {
         hashes.append(&mut case.hashes);
         problems.append(&mut case.problems);
@@ -143,7 +143,8 @@ fn test_problems(
         Folder::read_if_there(&labels).map_err(|e| problems.push(problem(Class::TestLabel, e)));
     if let Ok(labels) = &labels {
         let twins = labels.names().filter_map(|name| labels.image(name).err());
-        problems.extend(twins.map(|e| problem(Class::TestLabel, e)));
+        let unusable = twins.chain(labels.unnamed());
+        problems.extend(unusable.map(|e| problem(Class::TestLabel, e)));
     }
     let label = |case: &DatasetCase| labels.as_ref().ok()?.image(&case.id).ok()?;
     let mut named = BTreeMap::new();
@@ -171,12 +172,16 @@ fn test_problems(
 }
 
 /// Problems that `dataset.json` has with itself and the folder.
-fn dataset_problems(dataset: &Dataset) -> Vec<Problem> {
+fn dataset_problems(folder: &Path, dataset: &Dataset) -> Vec<Problem> {
     let duplicate = |id: &String| Problem::new(Class::DuplicateId, id, "listed more than once");
     let mut problems: Vec<_> = dataset.duplicate_ids.iter().map(duplicate).collect();
     let bad = dataset.training.iter().filter_map(|case| Some((case, check_id(&case.id).err()?)));
     problems.extend(bad.map(|(case, detail)| Problem::new(Class::BadId, &case.id, detail)));
-    let found = dataset.training.len();
+    let unnamed = |e: &artifact::Error| {
+        Problem::new(Class::BadId, relative(folder, &e.path), e.message.clone())
+    };
+    problems.extend(dataset.faults.iter().map(unnamed));
+    let found = dataset.training.len() + dataset.faults.len();
     match dataset.declared_training {
         _ if found == 0 => {
             problems.push(Problem::new(Class::CaseCount, DESCRIPTION, "no training cases found"));

@@ -804,6 +804,31 @@ fn test_images_that_are_no_files_are_told_at_once() {
     assert!(table.contains("labelsTs: cannot read this folder: Not a directory"), "{table}");
 }
 
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_are_rows_of_the_table() {
+    use std::os::unix::ffi::OsStrExt;
+    let named = |s: &Set, folder: &str, name: &[u8]| {
+        let path = s.path(folder).join(std::ffi::OsStr::from_bytes(name));
+        std::fs::copy(s.path("labelsTr/a.nii.gz"), path).unwrap();
+    };
+    let table = table_of(|s| {
+        named(s, "imagesTr", b"c\xff_0000.nii.gz");
+        named(s, "labelsTr", b"c\xff.nii.gz");
+        s.remove("imagesTr/b_0001.nii.gz");
+    });
+    let row = "error    unusable case id                     1\n         imagesTr/c";
+    assert!(table.contains(row) && table.contains(": has a name that is not UTF-8"), "{table}");
+    assert!(table.contains("imagesTr/b_0001.nii.gz: not there\n"), "{table}");
+    // Of test cases it's a warning.
+    let table = rows_of_test(|s| {
+        named(s, "imagesTs", b"c\xff_0000.nii.gz");
+        named(s, "labelsTs", b"c\xff.nii.gz");
+    });
+    assert!(table.starts_with(&format!("{TEST_IMAGE}imagesTs/c")), "{table}");
+    assert!(table.contains(&format!("{TEST_LABEL}labelsTs/c")), "{table}");
+}
+
 #[test]
 fn listed_test_images_are_looked_at_too() {
     let set = Set::new();

@@ -138,6 +138,7 @@ impl Job {
         match &unit.source {
             Source::Images(files) => self.read_images(unit, files),
             Source::Case(record) => self.open_case(unit, record),
+            Source::Unnamed(error) => Err(error.clone().into()),
         }
     }
 

@@ -211,7 +211,8 @@ fn find(input: &Input, lineup: &Lineup) -> Result<Vec<Unit>> {
 /// Whether no case's prediction would replace what is read for any.
 fn keep_inputs(units: &[Unit], job: &Job) -> Result<()> {
     let mut files = CaseFiles::default();
-    for unit in units {
+    let named = |unit: &&Unit| !matches!(unit.source, Source::Unnamed(_));
+    for unit in units.iter().filter(named) {
         files.writes("--out", prediction::outputs(&job.out, &unit.id));
         let record = previous::path(&job.out, &unit.id);
         files.writes("--out", [record.with_file_name(previous::ARRAY), record]);
@@ -226,6 +227,7 @@ fn keep_inputs(units: &[Unit], job: &Job) -> Result<()> {
             Source::Case(record) => {
                 files.reads("--cases", [record.clone(), record.with_file_name(IMAGE)]);
             }
+            Source::Unnamed(_) => {}
         }
         if let Some(given) = &job.given {
             files.reads("--previous", given.files(&unit.id));

@@ -4,6 +4,7 @@ use artifact::image::folder::{CaseFiles, Folder, check_distinct, split_channel};
 use artifact::image::{ENDINGS, split_ending};
 use artifact::{Error, Result};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// One case to predict: the unit of work.
@@ -22,6 +23,16 @@ pub enum Source {
     Images(Vec<PathBuf>),
     /// `case.toml` of a preprocessed case.
     Case(PathBuf),
+    /// What nothing can be made of: its name is no id.
+    Unnamed(Error),
+}
+
+impl Unit {
+    /// Its id is for messages only.
+    fn unnamed(error: Error) -> Self {
+        let name = error.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { id: name, source: Source::Unnamed(error) }
+    }
 }
 
 /// The single case of `--image FILE…`; its id is the first file's name without ending and channel number.
@@ -79,15 +90,16 @@ pub fn misnamed(files: &[PathBuf]) -> Vec<String> {
     files.iter().enumerate().filter_map(warning).collect()
 }
 
-/// The images of a folder, by id: those with the wanted ids, or all. `channels` is how many the plan has. See
-/// [`Folder`] for how names are read.
+/// The images of a folder, by id: those with the wanted ids, or all, then those that have none. `channels` is how many the
+/// plan has. See [`Folder`] for how names are read.
 ///
 /// # Errors
 /// If the folder can't be read or holds no images, an id isn't there, or two files lead to the same channel of a case.
 pub fn from_folder(path: &Path, channels: usize, wanted: &[String]) -> Result<Vec<Unit>> {
     let folder = Folder::read(path)?;
     let cases = folder.cases();
-    if cases.is_empty() {
+    let unnamed = if wanted.is_empty() { folder.unnamed() } else { Vec::new() };
+    if cases.is_empty() && unnamed.is_empty() {
         return Err(Error::input(
             path,
             "holds no images, expected CASE_0000.nii.gz or CASE.nii.gz",
@@ -105,6 +117,7 @@ pub fn from_folder(path: &Path, channels: usize, wanted: &[String]) -> Result<Ve
         check_distinct(&files)?;
         units.push(Unit { id: id.into(), source: Source::Images(files) });
     }
+    units.extend(unnamed.into_iter().map(Unit::unnamed));
     Ok(units)
 }
 
@@ -123,16 +136,20 @@ fn expected(id: &str, mut found: BTreeMap<usize, PathBuf>, channels: usize) -> V
     found.into_values().collect()
 }
 
-/// All preprocessed cases in a folder, `CASE/case.toml`, by id.
+/// All preprocessed cases in a folder, `CASE/case.toml`, by id, then those that have none.
 ///
 /// # Errors
 /// If the folder can't be read or holds no cases.
 pub fn from_cases(folder: &Path) -> Result<Vec<Unit>> {
-    let unit = |id: String| {
-        let record = folder.join(&id).join("case.toml");
-        record.is_file().then_some(Unit { id, source: Source::Case(record) })
+    let unit = |name: OsString| {
+        let record = folder.join(&name).join("case.toml");
+        record.is_file().then(|| match artifact::name::in_folder(folder, name) {
+            Ok(id) => Unit { id, source: Source::Case(record) },
+            Err(error) => Unit::unnamed(error),
+        })
     };
-    let units: Vec<Unit> = list(folder)?.into_iter().filter_map(unit).collect();
+    let mut units: Vec<Unit> = list(folder)?.into_iter().filter_map(unit).collect();
+    units.sort_by_key(|unit| matches!(unit.source, Source::Unnamed(_)));
     if units.is_empty() {
         return Err(Error::input(folder, "holds no cases, expected CASE/case.toml")
             .hint("give the folder that nnu-preprocess --out named"));
@@ -144,7 +161,8 @@ pub fn from_cases(folder: &Path) -> Result<Vec<Unit>> {
 ///
 /// # Errors
 /// Names the first id that isn't there.
-pub fn select(units: Vec<Unit>, folder: &Path, wanted: &[String]) -> Result<Vec<Unit>> {
+pub fn select(mut units: Vec<Unit>, folder: &Path, wanted: &[String]) -> Result<Vec<Unit>> {
+    units.retain(|unit| !matches!(unit.source, Source::Unnamed(_)));
     check_wanted(folder, wanted, |id| units.iter().any(|u| u.id == id))?;
     Ok(units.into_iter().filter(|u| wanted.contains(&u.id)).collect())
 }
@@ -156,13 +174,13 @@ fn check_wanted(folder: &Path, wanted: &[String], there: impl Fn(&str) -> bool) 
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<String>> {
+fn list(folder: &Path) -> Result<Vec<OsString>> {
     let fail = |e| Error::io(folder, "read this folder", &e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
         if !name.as_encoded_bytes().starts_with(b".") {
-            names.push(artifact::name::in_folder(folder, name)?);
+            names.push(name);
         }
     }
     names.sort();
@@ -185,7 +203,7 @@ mod tests {
             .into_iter()
             .map(|unit| match unit.source {
                 Source::Images(files) => (unit.id, files.into_iter().map(file).collect()),
-                Source::Case(record) => panic!("{record:?}"),
+                other => panic!("{other:?}"),
             })
             .collect()
     }

@@ -11,14 +11,16 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The images of a folder by case id (the name without ending).
+/// The images of a folder by case id (the name without ending), and those that nothing can be made of, because their names
+/// aren't UTF-8: one error each.
 ///
 /// # Errors
 /// If the folder can't be read, or two files are the same image.
-pub fn list(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub fn list(path: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<Error>)> {
     let folder = Folder::read(path)?;
     let image = |name: &str| Ok(folder.image(name)?.map(|file| (name.to_string(), file)));
-    folder.names().filter_map(|name| image(name).transpose()).collect()
+    let images: Result<_> = folder.names().filter_map(|name| image(name).transpose()).collect();
+    Ok((images?, folder.unnamed()))
 }
 
 /// The file of a case's first channel: `CASE_0000` or, with the channels in one 4D file, `CASE`.
@@ -66,14 +68,16 @@ pub fn read_bytes(reader: Reader, path: &Path) -> Result<Option<ByteVolume>> {
     ByteVolume::read_by(reader, path)
 }
 
-/// The predictions of several folders together, sorted by case.
+/// The predictions of several folders together, sorted by case, and those that have no case, as [`find`] gives them.
 ///
 /// # Errors
 /// If a folder can't be read or holds none, or a case is in two of them.
-pub fn merge(folders: &[PathBuf]) -> Result<Vec<Found>> {
-    let mut merged = BTreeMap::new();
+pub fn merge(folders: &[PathBuf]) -> Result<(Vec<Found>, Vec<Error>)> {
+    let (mut merged, mut unnamed) = (BTreeMap::new(), Vec::new());
     for folder in folders {
-        for found in find(folder)? {
+        let (predictions, without) = find(folder)?;
+        unnamed.extend(without);
+        for found in predictions {
             let case = found.case.clone();
             if merged.insert(case.clone(), found).is_some() {
                 return Err(Error::input(
@@ -84,16 +88,16 @@ pub fn merge(folders: &[PathBuf]) -> Result<Vec<Found>> {
             }
         }
     }
-    Ok(merged.into_values().collect())
+    Ok((merged.into_values().collect(), unnamed))
 }
 
-/// The predictions of a folder, sorted by case.
+/// The predictions of a folder, sorted by case, and those that nothing can be made of: see [`prediction::find`].
 ///
 /// # Errors
 /// If it can't be read or holds none.
-pub fn find(folder: &Path) -> Result<Vec<Found>> {
+pub fn find(folder: &Path) -> Result<(Vec<Found>, Vec<Error>)> {
     let found = prediction::find(folder)?;
-    if found.is_empty() {
+    if found.0.is_empty() && found.1.is_empty() {
         return Err(Error::input(
             folder,
             "holds no predictions, expected CASE/prediction.toml or CASE.nii.gz",

@@ -113,6 +113,54 @@ foreground mean             0.9949                          0.9900
     assert_eq!(std::fs::read(&record).unwrap(), before);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_no_text_fails_alone() {
+    use std::os::unix::ffi::OsStrExt;
+    let data = data();
+    let odd = |folder: &str| {
+        let name = std::ffi::OsStr::from_bytes(b"c\xff.nii.gz");
+        let path = data.path().join(folder).join(name);
+        save(path.clone(), &map(false));
+        path
+    };
+    let named = "/c\u{fffd}.nii.gz: has a name that is not UTF-8, expected one that can stand in a record\n  hint: rename the file\n";
+    // A label map without prediction, as others.
+    let label = odd("labels");
+    assert!(run(&with(&["--plan", "plan.toml"]), data.path()).status.success());
+    let fit = ["fit", "--labels", "labels", "--plan", "plan.toml", "--out", "rules.toml"];
+    let (code, text) = fails(&fit, data.path());
+    assert_eq!((code, text), (3, format!("nnu-postprocess: error: labels{named}")));
+    std::fs::remove_file(label).unwrap();
+    assert!(run(&fit, data.path()).status.success());
+
+    let prediction = odd("predictions");
+    let expected = (3, format!("nnu-postprocess: error: predictions{named}"));
+    // Up to date without it; the pictures of the others are drawn.
+    let pictures = with(&["--plan", "plan.toml", "--images", "images", "--overlays", "pictures"]);
+    assert_eq!(fails(&pictures, data.path()), expected);
+    for case in ["a", "b"] {
+        assert!(data.path().join(format!("pictures/{case}.png")).is_file());
+    }
+    let both = [&fit[..], &["--predictions", "predictions"]].concat();
+    assert_eq!(fails(&both, data.path()), expected);
+    let apply = [
+        "apply",
+        "--predictions",
+        "predictions",
+        "--postprocessing",
+        "rules.toml",
+        "--out",
+        "applied",
+    ];
+    assert_eq!(fails(&apply, data.path()), expected);
+    for case in ["a", "b"] {
+        assert!(data.path().join(format!("applied/{case}/prediction.toml")).is_file());
+    }
+    std::fs::remove_file(prediction).unwrap();
+    assert!(run(&apply, data.path()).status.success());
+}
+
 #[test]
 fn with_a_fold_exactly_its_validation_cases_are_scored() {
     let data = data();

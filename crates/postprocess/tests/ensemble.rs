@@ -57,6 +57,29 @@ fn the_mean_is_written_with_its_segmentation_and_on_demand_its_probabilities() {
     assert!(inspect::verify(&record).is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_no_text_fails_alone() {
+    use std::os::unix::ffi::OsStrExt;
+    let data = members();
+    for member in ["3d_fullres", "2d"] {
+        let folder = data.path().join(format!("predictions/{member}/fold_0"));
+        let map = folder.join("a/segmentation.nii.gz");
+        std::fs::copy(map, folder.join(std::ffi::OsStr::from_bytes(b"c\xff.nii.gz"))).unwrap();
+    }
+    let output = run(&line("").split_whitespace().collect::<Vec<_>>(), data.path());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for member in ["3d_fullres", "2d"] {
+        let named = format!("error: predictions/{member}/fold_0/c\u{fffd}.nii.gz: has a name that");
+        assert!(said.contains(&named), "{said}");
+    }
+    assert!(said.ends_with("nnu-postprocess: error: 2 of 4 cases failed\n"), "{said}");
+    for case in ["a", "b"] {
+        assert!(data.path().join(format!("mean/{case}/prediction.toml")).is_file());
+    }
+}
+
 #[test]
 fn members_that_do_not_fit_are_refused_in_one_line() {
     let data = members();

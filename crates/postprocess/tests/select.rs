@@ -235,6 +235,54 @@ fn what_does_not_belong_together_is_refused_in_one_line() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
+#[cfg(unix)]
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a person moves a folder")]
+fn candidates_may_lie_in_folders_of_any_name() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+    let data = compared();
+    succeeds(&both(), data.path());
+    let before = selected(data.path());
+    std::fs::remove_file(data.path().join("out/selection.toml")).unwrap();
+    let named = |bytes: &[u8]| data.path().join(OsStr::from_bytes(bytes));
+    let odd = named(b"pred\xffictions");
+    std::fs::rename(named(b"predictions"), &odd).unwrap();
+    let command = |more: &str| {
+        let lines = format!("{SELECT} {FULL} {FLAT}{more}");
+        let arguments = lines.split_whitespace().map(|argument| {
+            let mut parts = argument.split("predictions");
+            let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+            for part in parts {
+                bytes.extend(b"pred\xffictions");
+                bytes.extend(part.as_bytes());
+            }
+            OsStr::from_bytes(&bytes).to_owned()
+        });
+        let arguments: Vec<OsString> = arguments.collect();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nnu-postprocess"));
+        command.current_dir(data.path()).args(arguments).output().unwrap()
+    };
+    let output = command("");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(selected(data.path()), before);
+    for wrong in ["2d=predictions,", "2d=", "=predictions", "predictions", "2d=,predictions"] {
+        let output = command(&format!(" --candidate {wrong}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(2) && said.contains("CONFIGURATION=DIR,DIR"),
+            "{said}"
+        );
+    }
+    // What has such a name itself isn't left out.
+    let map = odd.join("2d/fold_0/a/segmentation.nii.gz");
+    std::fs::copy(map, odd.join("2d/fold_0").join(OsStr::from_bytes(b"c\xff.nii.gz"))).unwrap();
+    let output = command(" --force");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("/2d/fold_0/c\u{fffd}.nii.gz: has a name that is not UTF-8"), "{said}");
+}
+
 #[test]
 fn models_of_other_folds_or_plans_are_refused() {
     let data = compared();

@@ -65,6 +65,7 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<()> {
     let job = Job { args, run, dataset, plan, plan_hash };
     job.check()?;
     let cases = job.chosen()?;
+    job.unnamed().iter().for_each(|error| run.report(&error.clone().into()));
     let results = job.all(&cases, &settings)?;
     job.summary(&cases, &results)
 }
@@ -222,6 +223,11 @@ impl Job<'_> {
         hashes.iter().fold(made, |made, (role, hash)| made.input(*role, hash))
     }
 
+    /// Cases that can't be named, where all are done.
+    fn unnamed(&self) -> &[artifact::Error] {
+        if self.args.case.is_empty() { &self.dataset.faults } else { &[] }
+    }
+
     fn summary(&self, cases: &[&DatasetCase], results: &[Result<Outcome>]) -> Result<()> {
         let count = |o: Outcome| results.iter().filter(|r| matches!(r, Ok(x) if *x == o)).count();
         let (written, kept) = (count(Outcome::Written), count(Outcome::UpToDate));
@@ -230,11 +236,18 @@ impl Job<'_> {
         let failed = cases.iter().zip(results).filter_map(|(case, result)| {
             result.as_ref().err().map(|error| (case.id.as_str(), error.exit))
         });
-        let (ids, exits): (Vec<&str>, Vec<Exit>) = failed.unzip();
+        let named = |error: &artifact::Error| {
+            error.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let unnamed = self.unnamed();
+        let failed = failed.map(|(id, exit)| (id.to_owned(), exit));
+        let failed = failed.chain(unnamed.iter().map(|e| (named(e), Exit::Input)));
+        let (ids, exits): (Vec<String>, Vec<Exit>) = failed.unzip();
         if ids.is_empty() {
             return Ok(());
         }
-        let message = format!("{} of {} cases failed: {}", ids.len(), cases.len(), ids.join(", "));
+        let all = cases.len() + unnamed.len();
+        let message = format!("{} of {all} cases failed: {}", ids.len(), ids.join(", "));
         // A full disk outranks a broken image: the same command may succeed later.
         let inputs = exits.iter().all(|e| *e == Exit::Input);
         Err(if inputs { Error::input(message) } else { Error::failed(message) })

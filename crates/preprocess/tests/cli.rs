@@ -467,6 +467,25 @@ fn a_test_case_with_two_files_of_a_channel_stops_nobody_else() {
     assert_eq!(ended.said.last().unwrap(), "nnu-preprocess: error: 1 of 2 cases failed: t");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_no_text_fails_alone() {
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::new();
+    let odd = std::ffi::OsStr::from_bytes(b"d\xff_0000.nii.gz");
+    std::fs::copy(bench.image("a"), bench.path("data/imagesTr").join(odd)).unwrap();
+    let ended = bench.run(&[]);
+    assert_eq!(ended.code, 3);
+    let [error, hint, summary, last] = &ended.said[..] else { panic!("{:?}", ended.said) };
+    assert!(error.starts_with("nnu-preprocess: error: data/imagesTr/d"), "{error}");
+    assert!(error.contains("_0000.nii.gz: has a name that is not UTF-8"), "{error}");
+    assert_eq!(hint, "  hint: rename the file");
+    assert_eq!(summary, "nnu-preprocess: cases: 3 written to cases, 0 up to date");
+    assert!(last.starts_with("nnu-preprocess: error: 1 of 4 cases failed: d"), "{last}");
+    // Nobody asked for it.
+    assert_eq!(bench.run(&["--case", "a"]).code, 0);
+}
+
 #[test]
 fn a_case_without_label_has_an_image_only() {
     let bench = Bench::new();

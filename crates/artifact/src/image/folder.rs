@@ -2,7 +2,8 @@
 //!
 //! `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, … are the channels of one case, whatever their endings; a file without such a
 //! number, or whose case has no channel 0, is an image by itself. Hidden files and macOS's `._` companions are no images. A
-//! pair `.hdr`, `.img` is one image. Two files that lead to the same image are an error: none of them is the better one.
+//! pair `.hdr`, `.img` is one image. Two files that lead to the same image are an error: none of them is the better one. A file
+//! whose name isn't text is no case's, for nothing could be written under its name: [`Folder::unnamed`] has them.
 
 use super::{ENDINGS, split_ending};
 use crate::{Error, Result};
@@ -17,6 +18,8 @@ pub struct Folder {
     path: PathBuf,
     /// File names by what comes before their endings; of a pair the header.
     images: BTreeMap<String, Vec<String>>,
+    /// Images whose names aren't text, sorted.
+    unnamed: Vec<PathBuf>,
 }
 
 /// The files of one case.
@@ -36,16 +39,22 @@ impl Folder {
     pub fn read(path: &Path) -> Result<Self> {
         let fail = |e| Error::io(path, "read this folder", &e);
         let mut images = BTreeMap::<String, Vec<String>>::new();
+        let mut unnamed = Vec::new();
         for entry in std::fs::read_dir(path).map_err(fail)? {
             let name = entry.map_err(fail)?.file_name();
             // Hidden files and those of other kinds may be called what they like.
             let hidden = name.as_encoded_bytes().starts_with(b".");
             if !hidden && stem_bytes(&name).is_some() {
-                let name = crate::name::in_folder(path, name)?;
-                let stem = split_ending(&name).map_or("", |(stem, _)| stem).to_string();
-                images.entry(stem).or_default().push(name);
+                match name.into_string() {
+                    Ok(name) => {
+                        let stem = split_ending(&name).map_or("", |(stem, _)| stem).to_string();
+                        images.entry(stem).or_default().push(name);
+                    }
+                    Err(name) => unnamed.push(path.join(name)),
+                }
             }
         }
+        unnamed.sort();
         for names in images.values_mut() {
             names.sort();
             let voxels = |name: &String| split_ending(name).is_some_and(|(_, e)| is_voxels(e));
@@ -55,7 +64,7 @@ impl Folder {
                 names.retain(|name| !voxels(name));
             }
         }
-        Ok(Self { path: path.into(), images })
+        Ok(Self { path: path.into(), images, unnamed })
     }
 
     /// As [`Self::read`]; empty if there is no such folder.
@@ -64,9 +73,20 @@ impl Folder {
     /// If it can't be read for another reason.
     pub fn read_if_there(path: &Path) -> Result<Self> {
         match path.try_exists() {
-            Ok(false) => Ok(Self { path: path.into(), images: BTreeMap::new() }),
+            Ok(false) => {
+                Ok(Self { path: path.into(), images: BTreeMap::new(), unnamed: Vec::new() })
+            }
             _ => Self::read(path),
         }
+    }
+
+    /// The cases that nothing can be made of, because their names aren't UTF-8: the error of each one's first file.
+    pub fn unnamed(&self) -> Vec<Error> {
+        let mut cases = BTreeMap::new();
+        for file in &self.unnamed {
+            cases.entry(case_bytes(file)).or_insert_with(|| crate::name::not_text(file));
+        }
+        cases.into_values().collect()
     }
 
     /// Names without endings, sorted.
@@ -128,6 +148,17 @@ pub fn split_channel(name: &str) -> Option<(&str, usize)> {
 /// [`split_ending`]'s first part of names that need not be text.
 fn stem_bytes(name: &OsStr) -> Option<&[u8]> {
     ENDINGS.iter().find_map(|ending| name.as_encoded_bytes().strip_suffix(ending.as_bytes()))
+}
+
+/// What comes before ending and channel number in a name of any bytes.
+pub(crate) fn case_bytes(file: &Path) -> Vec<u8> {
+    let name = file.file_name().unwrap_or_default();
+    let stem = stem_bytes(name).unwrap_or(name.as_encoded_bytes());
+    let digits = |number: &[u8]| number.iter().all(u8::is_ascii_digit);
+    match stem.split_last_chunk::<5>() {
+        Some((case, [b'_', number @ ..])) if !case.is_empty() && digits(number) => case.into(),
+        _ => stem.into(),
+    }
 }
 
 /// Whether the files of one case are different images, by name and behind all links.

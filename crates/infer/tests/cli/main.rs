@@ -306,6 +306,43 @@ fn images_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_name_that_is_no_text_fails_alone() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    world.case("a", 0, "3d_fullres");
+    world.case("b", 1, "3d_fullres");
+    let odd =
+        |folder: &str, name: &[u8]| world.path(folder).join(std::ffi::OsStr::from_bytes(name));
+    for channel in 0..2 {
+        let name = format!("c?_000{channel}.nii.gz").replace('?', "\u{7f}");
+        let name: Vec<u8> = name.bytes().map(|b| if b == 0x7f { 0xff } else { b }).collect();
+        let from = world.path(&format!("images/a_000{channel}.nii.gz"));
+        std::fs::copy(from, odd("images", &name)).unwrap();
+    }
+    // A folder of that name is no case.
+    std::fs::create_dir(odd("cases", b"other\xff")).unwrap();
+    std::fs::create_dir(odd("cases", b"c\xff")).unwrap();
+    for file in ["case.toml", "image.npy"] {
+        let from = world.path(&format!("cases/a/{file}"));
+        std::fs::copy(from, odd("cases", b"c\xff").join(file)).unwrap();
+    }
+    for (flag, name) in [("--images images", "_0000.nii.gz"), ("--cases cases", "")] {
+        let error = world.fails(&format!("--model fold_0 {flag} --out out"), 3);
+        let folder = flag.split(' ').next_back().unwrap();
+        assert!(error.contains(&format!(": {folder}/c")), "{error}");
+        assert!(error.contains(&format!("{name}: has a name that is not UTF-8")), "{error}");
+        assert!(error.contains("nnu-infer: error: 1 of 3 cases failed: c"), "{error}");
+        for case in ["a", "b"] {
+            assert!(world.path(&format!("out/{case}/prediction.toml")).is_file(), "{flag}");
+        }
+        assert_eq!(std::fs::read_dir(world.path("out")).unwrap().count(), 2);
+        world.done(&format!("--model fold_0 {flag} --case a --out out"));
+        std::fs::remove_dir_all(world.path("out")).unwrap();
+    }
+    world.done("--model fold_0 --cases cases --validation --out out");
+}
+
+#[test]
 fn preprocessed_cases_that_do_not_fit_are_refused() {
     let world = World::new();
     world.model("flat", &plan(), "2d", 0);

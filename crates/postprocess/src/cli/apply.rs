@@ -40,7 +40,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     let rules = Record::<Postprocessing>::load(&args.postprocessing)?.body;
     let scheme = Scheme::of_rules(&rules);
     let hash = hash_file(&args.postprocessing)?;
-    let predictions = files::find(&args.predictions)?;
+    let (predictions, unnamed) = files::find(&args.predictions)?;
     let recorded = files::recorded(&predictions)?;
     if let Some(found) = recorded.as_ref().map(|r| &r.scheme).filter(|s| !s.fits(&scheme)) {
         let source = &args.postprocessing;
@@ -49,7 +49,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     // Maps of other programs beside them are of the same data set.
     let reader = recorded.map_or_else(Reader::default, |r| r.reader);
     keep_inputs(&args.out, predictions.iter().map(|found| (found.case.as_str(), found)))?;
-    let removed = each_case(run, "cases", &predictions, |found| {
+    let removed = each_case(run, "cases", (&predictions, &unnamed), |found| {
         apply(args, run, (&rules, &scheme, reader), &hash, found)
             .map_err(|e| e.context(format!("case {}", found.case)))
     })?;

@@ -1,15 +1,18 @@
 //! What `select` compares: predictions per configuration, and the models that made them.
 
+use super::all_named;
 use artifact::model::{Model, PLAN, WEIGHTS};
 use artifact::plan::Plan;
 use artifact::prediction::Found;
 use artifact::selection::SelectedModel;
 use artifact::splits::Fold;
 use artifact::{Record, hash_file};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use postprocess::files;
 use postprocess::scheme::Scheme;
-use stage::{Error, Result};
+use stage::{Error, Result, Run};
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 /// `--candidate NAME=DIR[,DIR…]`.
@@ -19,22 +22,47 @@ pub struct Named {
     pub folders: Vec<PathBuf>,
 }
 
-impl std::str::FromStr for Named {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let parts = text.split_once('=').map(|(name, folders)| {
-            (name, folders.split(',').map(PathBuf::from).collect::<Vec<_>>())
-        });
-        match parts {
-            Some((name, folders))
-                if !name.is_empty() && folders.iter().all(|f| !f.as_os_str().is_empty()) =>
-            {
-                Ok(Self { configuration: name.into(), folders })
-            }
-            _ => Err("expected CONFIGURATION=DIR or CONFIGURATION=DIR,DIR,…".into()),
-        }
+impl Named {
+    /// Of an argument; folders may have names of any bytes, as everywhere.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().try_map(|text| Self::parse(&text))
     }
+
+    fn parse(text: &OsStr) -> std::result::Result<Self, String> {
+        let expected = || "expected CONFIGURATION=DIR or CONFIGURATION=DIR,DIR,…".to_string();
+        let (name, folders) = split(text, b'=').ok_or_else(expected)?;
+        let name = name.into_string().ok().filter(|name| !name.is_empty());
+        let configuration = name.ok_or_else(expected)?;
+        let (mut folders, mut rest) = (Vec::new(), Some(folders));
+        while let Some(text) = rest {
+            let (folder, more) = match split(&text, b',') {
+                Some((folder, more)) => (folder, Some(more)),
+                None => (text, None),
+            };
+            if folder.is_empty() {
+                return Err(expected());
+            }
+            folders.push(folder.into());
+            rest = more;
+        }
+        Ok(Self { configuration, folders })
+    }
+}
+
+/// What stands before and behind the first of these bytes.
+#[cfg(unix)]
+fn split(text: &OsStr, at: u8) -> Option<(OsString, OsString)> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = text.as_bytes();
+    let place = bytes.iter().position(|&byte| byte == at)?;
+    let part = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    Some((part(&bytes[..place]), part(&bytes[place + 1..])))
+}
+
+#[cfg(not(unix))]
+fn split(text: &OsStr, at: u8) -> Option<(OsString, OsString)> {
+    let (before, behind) = text.to_str()?.split_once(char::from(at))?;
+    Some((before.into(), behind.into()))
 }
 
 /// A configuration with its cross-validated predictions.
@@ -60,7 +88,7 @@ pub struct Planned<'a> {
 
 impl Planned<'_> {
     /// Finds the predictions; all candidates must have the same cases.
-    pub fn candidates(&self, named: &[Named]) -> Result<Vec<Candidate>> {
+    pub fn candidates(&self, named: &[Named], run: &Run) -> Result<Vec<Candidate>> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for named in named {
             if candidates.iter().any(|c| c.configuration == named.configuration) {
@@ -69,7 +97,7 @@ impl Planned<'_> {
                     named.configuration
                 )));
             }
-            let candidate = self.candidate(named)?;
+            let candidate = self.candidate(named, run)?;
             if let Some(first) = candidates.first() {
                 same_cases(first, &candidate)?;
                 same_cases(&candidate, first)?;
@@ -79,11 +107,12 @@ impl Planned<'_> {
         Ok(candidates)
     }
 
-    fn candidate(&self, named: &Named) -> Result<Candidate> {
+    fn candidate(&self, named: &Named, run: &Run) -> Result<Candidate> {
         let in_plan = |e| Error::input(format!("{}: {e}", self.plan_path.display()));
         self.plan.configuration(&named.configuration).map_err(in_plan)?;
         let place = &named.folders[0];
-        let predictions = files::merge(&named.folders)?;
+        let (predictions, unnamed) = files::merge(&named.folders)?;
+        all_named(run, &unnamed)?;
         if let Some(recorded) = files::recorded(&predictions)? {
             let reader = self.plan.dataset.reader;
             recorded.check_plan(place, self.scheme, reader, self.plan_path)?;
@@ -231,6 +260,7 @@ fn relative(to: &Path, from: &Path) -> Result<String> {
         (to.components().collect(), from.components().collect());
     let common = to.iter().zip(&from).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n("..".to_string(), from.len() - common);
-    let down = to[common..].iter().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    Ok(up.chain(down).collect::<Vec<_>>().join("/"))
+    let part = |part: &Component| artifact::name::of(part.as_ref()).map(str::to_owned);
+    let down: artifact::Result<Vec<String>> = to[common..].iter().map(part).collect();
+    Ok(up.chain(down?).collect::<Vec<_>>().join("/"))
 }

@@ -46,21 +46,21 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     if args.predictions.len() < 2 {
         return Err(Error::usage("--predictions is given once, expected at least two folders"));
     }
-    let cases = cases(&args.predictions)?;
+    let (cases, unnamed) = cases(&args.predictions)?;
     let members = cases.iter().flat_map(|case| case.members.iter().map(|m| (case.id.as_str(), m)));
     keep_inputs(&args.out, members)?;
-    each_case(run, "cases", &cases, |case| {
+    each_case(run, "cases", (&cases, &unnamed), |case| {
         ensemble(args, run, case).map_err(|e| e.context(format!("case {}", case.id)))
     })?;
     run.info(format!("{} cases in {}", cases.len(), args.out.display()));
     Ok(())
 }
 
-/// The cases, which every folder must have.
-fn cases(folders: &[PathBuf]) -> Result<Vec<Case>> {
-    let found: artifact::Result<Vec<Vec<Found>>> =
+/// The cases, which every folder must have, and what has no case's name.
+fn cases(folders: &[PathBuf]) -> Result<(Vec<Case>, Vec<artifact::Error>)> {
+    let found: artifact::Result<Vec<_>> =
         folders.iter().map(|folder| files::find(folder)).collect();
-    let found = found?;
+    let (found, unnamed): (Vec<Vec<Found>>, Vec<_>) = found?.into_iter().unzip();
     let mut cases: BTreeMap<String, Vec<Found>> = BTreeMap::new();
     for member in found.iter().flatten() {
         cases.entry(member.case.clone()).or_default().push(member.clone());
@@ -75,7 +75,8 @@ fn cases(folders: &[PathBuf]) -> Result<Vec<Case>> {
         return Err(Error::input(format!("{without}: no prediction of {case}, which {with} has"))
             .hint("predict it with every model, or keep cases that are to be averaged in folders of their own"));
     }
-    Ok(cases.into_iter().map(|(id, members)| Case { id, members }).collect())
+    let cases = cases.into_iter().map(|(id, members)| Case { id, members }).collect();
+    Ok((cases, unnamed.into_iter().flatten().collect()))
 }
 
 fn ensemble(args: &Args, run: &Run, case: &Case) -> Result<()> {

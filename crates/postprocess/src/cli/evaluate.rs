@@ -76,7 +76,12 @@ struct Case {
 }
 
 pub fn run(args: &Args, run: &Run) -> Result<()> {
-    let predictions = of_fold(args, files::merge(&args.predictions)?, run)?;
+    let (predictions, mut unnamed) = files::merge(&args.predictions)?;
+    let predictions = of_fold(args, predictions, run)?;
+    if args.fold.is_some() {
+        // The fold's cases have names.
+        unnamed.clear();
+    }
     let cases = pair(args, &predictions, run)?;
     let mut files = CaseFiles::default();
     for (case, found) in cases.iter().zip(&predictions) {
@@ -99,7 +104,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         || cases.iter().all(|c| c.overlay.as_ref().is_none_or(|(_, p)| p.is_file()));
     let done = || {
         let done = run.outputs().up_to_date::<Summary>(&args.out, &provenance)?;
-        Ok::<_, Error>(done && pictures_there())
+        Ok::<_, Error>(done && pictures_there() && unnamed.is_empty())
     };
     let show = || {
         run.info(format!("{} is up to date", args.out.display()));
@@ -117,7 +122,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         return show();
     }
     let how = Reading { run, reader, scheme: scheme.as_ref() };
-    let counted = each_case(run, "cases", &cases, |case| evaluate(case, how))?;
+    let counted = each_case(run, "cases", (&cases, &unnamed), |case| evaluate(case, how))?;
     let scheme = scheme
         .unwrap_or_else(|| Scheme::plain(labels_found(counted.iter().map(|(counts, _)| counts))));
     if scheme.labels.len() < 2 {
@@ -169,7 +174,8 @@ fn of_fold(args: &Args, mut predictions: Vec<Found>, run: &Run) -> Result<Vec<Fo
 
 /// Every prediction with its reference, and with its image where pictures are wanted.
 fn pair(args: &Args, predictions: &[Found], run: &Run) -> Result<Vec<Case>> {
-    let mut references = files::list(&args.labels)?;
+    // Labels without a name have no prediction either.
+    let (mut references, _) = files::list(&args.labels)?;
     let images = args.images.as_deref().map(Folder::read).transpose()?;
     let cases: Result<Vec<Case>> = predictions
         .iter()

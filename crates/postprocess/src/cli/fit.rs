@@ -1,6 +1,6 @@
 //! `nnu-postprocess fit`.
 
-use super::{Reading, each_case, read_predicted, read_reference};
+use super::{Reading, all_named, each_case, read_predicted, read_reference};
 use artifact::image::Reader;
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
@@ -47,8 +47,9 @@ impl Args {
 pub fn run(args: &Args, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
     let scheme = Scheme::of(&plan);
-    let references = references(&args.labels)?;
-    let predictions = predictions(args, (&scheme, plan.dataset.reader), &references)?;
+    let (references, unnamed) = references(&args.labels)?;
+    all_named(run, &unnamed)?;
+    let predictions = predictions(args, (&scheme, plan.dataset.reader), &references, run)?;
     let all: Vec<Found> = predictions.values().cloned().collect();
     let maps = references.iter().map(|(case, path)| (case.as_str(), path.as_path()));
     let provenance = run
@@ -77,7 +78,7 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     };
     let how = Reading { run, scheme: &scheme, reader: plan.dataset.reader };
     let decision = fit(&scheme, rules, &mut |trials| {
-        each_case(run, "cases", &references, |(case, path)| {
+        each_case(run, "cases", (&references, &[]), |(case, path)| {
             look(how, path, predictions.get(case).map(|p| p.segmentation.as_path()), trials)
         })
     })?;
@@ -87,13 +88,16 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// The label maps of a folder by case.
-pub(super) fn references(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let references: Vec<(String, PathBuf)> = files::list(folder)?.into_iter().collect();
-    if references.is_empty() {
+/// Label maps by case, sorted.
+type References = Vec<(String, PathBuf)>;
+
+/// The label maps of a folder, and those that have no case's name.
+pub(super) fn references(folder: &Path) -> Result<(References, Vec<artifact::Error>)> {
+    let (references, unnamed) = files::list(folder)?;
+    if references.is_empty() && unnamed.is_empty() {
         return Err(Error::input(format!("{}: holds no label maps", folder.display())));
     }
-    Ok(references)
+    Ok((references.into_iter().collect(), unnamed))
 }
 
 /// Predictions by case; every one needs a label, and none may be there twice.
@@ -101,8 +105,10 @@ fn predictions(
     args: &Args,
     (scheme, reader): (&Scheme, Reader),
     references: &[(String, PathBuf)],
+    run: &Run,
 ) -> Result<BTreeMap<String, Found>> {
-    let merged = files::merge(&args.predictions)?;
+    let (merged, unnamed) = files::merge(&args.predictions)?;
+    all_named(run, &unnamed)?;
     if let Some(recorded) = files::recorded(&merged)? {
         recorded.check_plan(&args.predictions[0], scheme, reader, &args.plan)?;
     }

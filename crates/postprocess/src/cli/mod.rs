@@ -146,7 +146,16 @@ fn ending_of(path: &Path) -> &'static str {
     image::split_ending(&name).map_or(".nii.gz", |(_, ending)| ending)
 }
 
-/// Runs `work` on every case, in parallel; a failed case doesn't stop the others. Results in the order of `cases`.
+/// Refuses cases without a name where all that there are decide together.
+///
+/// # Errors
+/// If there are any: each is reported; the last line counts them.
+fn all_named(run: &Run, unnamed: &[artifact::Error]) -> Result<()> {
+    each_case(run, "cases", (&[], unnamed), |(): &()| Ok(())).map(drop)
+}
+
+/// Runs `work` on every case, in parallel; a failed case doesn't stop the others, nor do those that failed already for their
+/// names, `unnamed`. Results in the order of `cases`.
 ///
 /// Its threads are none of rayon's: one of those, while it waits for a part of its case, could begin another case, and
 /// with one output locked wait for the next, as perhaps another program does in the other order.
@@ -156,7 +165,7 @@ fn ending_of(path: &Path) -> &'static str {
 fn each_case<C: Sync, R: Send>(
     run: &Run,
     doing: &str,
-    cases: &[C],
+    (cases, unnamed): (&[C], &[artifact::Error]),
     work: impl Fn(&C) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let progress = run.progress(doing, cases.len());
@@ -180,7 +189,8 @@ fn each_case<C: Sync, R: Send>(
     });
     let all = results.into_iter();
     let all = all.filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner));
-    let results: Vec<Result<R>> = all.collect();
+    let mut results: Vec<Result<R>> = all.collect();
+    results.extend(unnamed.iter().map(|e| Err(e.clone().into())));
     drop(progress);
     run.check_stop()?;
     let failed = results.iter().filter(|r| r.is_err()).count();
@@ -191,7 +201,8 @@ fn each_case<C: Sync, R: Send>(
     for error in &errors {
         run.report(error);
     }
-    let mut last = Error::failed(format!("{failed} of {} cases failed", cases.len()));
+    let all = cases.len() + unnamed.len();
+    let mut last = Error::failed(format!("{failed} of {all} cases failed"));
     last.exit = errors[0].exit;
     Err(last)
 }

@@ -1,7 +1,7 @@
 //! `nnu-postprocess select`.
 
 use super::candidates::{Candidate, Named, Planned};
-use super::{Reading, each_case, fit, read_predicted, read_reference};
+use super::{Reading, all_named, each_case, fit, read_predicted, read_reference};
 use artifact::image::{Geometry, Reader, Turn, meet};
 use artifact::plan::Plan;
 use artifact::postprocessing::Postprocessing;
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     splits: PathBuf,
     /// A configuration and the folders of its validation predictions, one per fold; repeat it for every configuration
-    #[arg(long, value_name = "NAME=DIR,…", required = true)]
+    #[arg(long, value_name = "NAME=DIR,…", required = true, value_parser = Named::parser())]
     candidate: Vec<Named>,
     /// Folder with the models NAME/fold_K/model.toml
     #[arg(long, value_name = "DIR")]
@@ -92,8 +92,9 @@ pub fn run(args: &Args, run: &Run) -> Result<()> {
         folds: &folds,
         splits_path: &args.splits,
     };
-    let candidates = planned.candidates(&args.candidate)?;
-    let references = fit::references(&args.labels)?;
+    let candidates = planned.candidates(&args.candidate, run)?;
+    let (references, unnamed) = fit::references(&args.labels)?;
+    all_named(run, &unnamed)?;
     // The folder must be there for the way from it to the models.
     let commit = Commit::begin(&args.out)?;
     let base = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -212,7 +213,7 @@ impl Comparison<'_> {
     ) -> Result<Vec<Vec<f64>>> {
         let list: Vec<(&&str, &Case<'_>)> = cases.iter().collect();
         let overlaps: Vec<Vec<Vec<Overlap>>> =
-            each_case(self.run, "cases compared", &list, |(id, case)| {
+            each_case(self.run, "cases compared", (&list, &[]), |(id, case)| {
                 self.overlaps(case, compared).map_err(|e| e.context(format!("case {id}")))
             })?;
         let targets = self.scheme.names().len();
@@ -285,7 +286,7 @@ impl Comparison<'_> {
         members: &[usize],
         trials: &[Trial],
     ) -> Result<Vec<Evidence>> {
-        each_case(self.run, "cases for postprocessing", self.references, |(id, path)| {
+        each_case(self.run, "cases for postprocessing", (self.references, &[]), |(id, path)| {
             let (reference, geometry) = read_reference(self.reading(), path)?;
             let predicted = cases.get(id.as_str()).map(|case| -> Result<Array3<i16>> {
                 if let [one] = members[..] {
