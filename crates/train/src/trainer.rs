@@ -13,7 +13,7 @@ use artifact::{Commit, npz, text};
 use augment::{Loader, Mode};
 use kernels::GpuError;
 use net::{AdamOptions, ClassCounts, Device, Loss, LossOptions, Optimiser, SgdOptions, UNet};
-use stage::{Error, Run};
+use stage::{Error, Exit, Run};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,18 @@ fn net_error(error: net::Error) -> Error {
     error.into()
 }
 
+/// The error of a checkpoint's state that isn't this network's.
+fn unfit(state: &Path, error: net::Error) -> Error {
+    use net::Error as E;
+    match error {
+        E::MissingTensor(_)
+        | E::UnknownTensor(_)
+        | E::RepeatedTensor(_)
+        | E::TensorShape { .. } => Error::input(format!("{}: {error}", state.display())),
+        error => error.into(),
+    }
+}
+
 impl<'a> Trainer<'a> {
     /// A new training, or the one that `out`'s checkpoint holds; `model` is `out`'s `model.toml`.
     ///
@@ -113,7 +125,12 @@ impl<'a> Trainer<'a> {
             unsaved: false,
         };
         if !run.force() {
-            trainer.resume()?;
+            trainer.resume().map_err(|error| match error.exit {
+                Exit::Input => {
+                    error.hint("give another --out, or --force to start again from epoch 0")
+                }
+                _ => error,
+            })?;
         }
         Ok(trainer)
     }
@@ -125,8 +142,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::input(format!(
                 "{}: belongs to a training with other settings or inputs",
                 checkpoint::path(self.out).display()
-            ))
-            .hint("give another --out, or --force to start again from epoch 0"));
+            )));
         }
         let epochs = self.inputs.plan.recipe.schedule.epochs;
         if at.epoch > epochs || (at.epoch == epochs && at.iteration > 0) {
@@ -135,11 +151,11 @@ impl<'a> Trainer<'a> {
                 checkpoint::path(self.out).display(),
                 at.epoch,
                 at.iteration
-            ))
-            .hint("give another --out, or --force to start again from epoch 0"));
+            )));
         }
         checkpoint::tidy(self.out, &at.state);
         self.saved.clone_from(&at.state);
+        let state = self.out.join(&at.state);
         let (mut weights, mut moments) = (Named::new(), Named::new());
         for (name, array) in arrays {
             match name.split_once('/') {
@@ -148,13 +164,21 @@ impl<'a> Trainer<'a> {
                 _ => {
                     return Err(Error::input(format!(
                         "{}: holds an array {name}",
-                        self.out.join(&at.state).display()
+                        state.display()
                     )));
                 }
             }
         }
-        self.net.set_parameters(&weights).map_err(net_error)?;
-        self.optimiser.restore(at.steps, &moments).map_err(net_error)?;
+        // The optimiser takes none for one that hasn't begun.
+        if moments.is_empty() && at.steps > 0 {
+            return Err(Error::input(format!(
+                "{}: holds nothing of the optimiser, expected its state after {} steps",
+                state.display(),
+                at.steps
+            )));
+        }
+        self.net.set_parameters(&weights).map_err(|e| unfit(&state, e))?;
+        self.optimiser.restore(at.steps, &moments).map_err(|e| unfit(&state, e))?;
         self.state = found.schedule;
         self.epochs = found.epochs;
         self.iteration = at.iteration;

@@ -560,6 +560,59 @@ fn a_model_that_another_program_made_is_not_replaced() {
     }
 }
 
+/// Whatever is wrong with a checkpoint: nothing can go on from it, and it isn't thrown away unasked.
+#[test]
+fn a_broken_checkpoint_says_how_to_start_again() {
+    let bench = Bench::new();
+    let sound = bench.trained("model", &[]);
+    let record = String::from_utf8(sound["checkpoint.toml"].clone()).unwrap();
+    let state = sound.keys().find(|name| name.ends_with(".npz") && name.starts_with("checkpoint"));
+    let state = state.unwrap();
+    let arrays = artifact::npz::read(&bench.path("model").join(state)).unwrap();
+    // The record doesn't vouch for the state: what it holds is looked at.
+    let unhashed = {
+        let mut table: toml::Table = record.parse().unwrap();
+        table["artifact"]["files"][state] = "".into();
+        toml::to_string(&table).unwrap()
+    };
+    let without = |name: &str| {
+        let kept: Vec<_> = arrays.iter().filter(|(n, _)| !n.starts_with(name)).cloned().collect();
+        assert!(kept.len() < arrays.len());
+        artifact::npz::encode(&kept)
+    };
+    let other = [arrays.clone(), vec![("other/a".into(), arrays[0].1.clone())]].concat();
+    let cases: [(&str, Option<&[u8]>, &str); 8] = [
+        ("", Some(&sound[state]), "checkpoint.toml: is empty, expected a record"),
+        ("{ \"a\": 1 }", Some(&sound[state]), "checkpoint.toml: line 1"),
+        (
+            &record.replace("version = 1", "version = 7"),
+            Some(&sound[state]),
+            "checkpoint.toml: artifact.version = 7",
+        ),
+        (&record, Some(&sound[state][..100]), ".npz: hash is "),
+        (&record, None, ".npz: missing, but "),
+        (&unhashed, Some(&without("weights/")), ".npz: tensor "),
+        (&unhashed, Some(&without("optimiser/")), ".npz: holds nothing of the optimiser"),
+        (&unhashed, Some(&artifact::npz::encode(&other)), ".npz: holds an array other/a"),
+    ];
+    for (record, bytes, expected) in cases {
+        Commit::file(&bench.path("model/checkpoint.toml"), record.as_bytes()).unwrap();
+        let state = bench.path("model").join(state);
+        match bytes {
+            Some(bytes) => Commit::file(&state, bytes).unwrap(),
+            None => std::fs::remove_file(&state).unwrap(),
+        }
+        let ended = bench.train("model", &["--epochs", "3"]);
+        let at =
+            ended.said.find("nnu-train: error: model/").unwrap_or_else(|| panic!("{}", ended.said));
+        let mut lines = ended.said[at..].lines();
+        assert!(ended.code == 3 && lines.next().unwrap().contains(expected), "{}", ended.said);
+        let hint = "  hint: give another --out, or --force to start again from epoch 0";
+        assert_eq!(lines.next(), Some(hint), "{}", ended.said);
+    }
+    bench.trained("model", &["--epochs", "3", "--force"]);
+}
+
 #[test]
 fn a_checkpoint_with_numbers_that_no_training_comes_to_is_refused() {
     let bench = Bench::new();
