@@ -164,20 +164,15 @@ pub fn write(folder: &Path, size: &Size, seed: u64, replace: bool) -> Result<()>
     file(&folder.join(DESCRIPTION), format!("{description:#}\n").as_bytes())
 }
 
-/// Writes a file, or leaves the same one there.
+/// Writes a file, over nothing or the same.
 fn put(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
-    if replace || !path.exists() {
+    // What an interrupted call left is what this one writes; again, so that its lock goes too.
+    if replace || !path.exists() || artifact::file::read(path, "read")? == bytes {
         return Commit::file(path, bytes);
     }
-    // What an interrupted call left is what this one writes.
-    match artifact::file::read(path, "read")? == bytes {
-        true => Ok(()),
-        false => Err(artifact::Error::input(
-            path,
-            "is there already, and no phantom of this size and seed",
-        )
-        .hint("give another --out, or remove this first; --force replaces it")),
-    }
+    let line = "is there already, and no phantom of this size and seed";
+    Err(artifact::Error::input(path, line)
+        .hint("give another --out, or remove this first; --force replaces it"))
 }
 
 /// Whether nnu-phantom made the data set in this folder.

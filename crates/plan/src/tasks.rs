@@ -144,9 +144,9 @@ const PLANS: Form = Form::new("plans.json of nnU-Net", |bytes| {
 /// Plan to `plans.json`.
 pub(crate) fn export(args: &ExportArgs, run: &Run) -> Result<()> {
     let plan = Record::<Plan>::load(&args.plan)?.body;
-    run.outputs().may_write(&args.out, PLANS)?;
     let fault = |e: String| Error::input(format!("{}: {e}", args.plan.display()));
     let plans = nnunet::export(&plan, &args.names()).map_err(fault)?;
+    run.outputs().may_write(&args.out, PLANS)?;
     for departure in nnunet::departures(&plan) {
         run.warn(departure);
     }

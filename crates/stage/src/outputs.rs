@@ -3,7 +3,6 @@
 use crate::{Error, Result};
 use artifact::inspect::AnyRecord;
 use artifact::{Kind, Provenance};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -167,7 +166,8 @@ impl Form {
             return true;
         }
         let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|f| f.take(Self::LOOK).read_to_end(&mut bytes));
+        let Ok(file) = artifact::file::open(path, "read") else { return false };
+        let read = file.take(Self::LOOK).read_to_end(&mut bytes);
         read.is_ok() && (bytes.is_empty() || (self.is)(&bytes))
     }
 }
