@@ -75,6 +75,22 @@ def run(command, env=None, cwd=None):
     return Measured(wall, cpu, peak, *texts)
 
 
+def precisions(options):
+    """Those in which nnu-net computes on this CPU; what is left out is said."""
+    here = []
+    for precision in ("f32", "f32-fast", "bf16"):
+        command = [options.bin / "nnu-net", "bench", "--features", "4,8", "--patch", "8,8,8", "--batch", 1, "--device", "cpu"]
+        command = [str(part) for part in [*command, "--precision", precision]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 2:
+            print(f"left out: {done.stderr.splitlines()[0]}", flush=True)
+        elif done.returncode:
+            sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
+        else:
+            here.append(precision)
+    return here
+
+
 def call(function, then=None):
     """The same for a Python call, in a forked child: what was imported and loaded before isn't timed.
 

@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 
-from common import Measured, compare, options, run
+from common import Measured, compare, options, precisions, run
 
 NETWORKS = {
     "small": dict(features=(32, 64, 128, 256), patch=(40, 56, 40), batch=9, ours=3, theirs=2),
@@ -25,6 +25,7 @@ NETWORKS = {
 # network, part, our precision, their mode, goal, goal for the memory
 ROWS = [
     ("small", "training", "f32", "float32", 1.7, 2),
+    ("small", "forward", "f32", "float32", None, None),
     ("small", "training", "f32-fast", "float32", 3.5, 2),
     ("small", "training", "bf16", "float32", 6, 2),
     ("small", "training", "bf16", "bfloat16", 2, None),
@@ -100,7 +101,8 @@ def ours(found, network, precision):
 def main():
     found = options(__doc__.splitlines()[0])
     wanted = os.environ.get("NNU_BENCH_NETWORKS", "small,large").split(",")
-    rows = [row for row in ROWS if row[0] in wanted]
+    here = precisions(found)
+    rows = [row for row in ROWS if row[0] in wanted and row[2] in here]
     runs = {}
     for turn in range(found.repeats):
         for network, _, precision, mode, _, _ in rows:

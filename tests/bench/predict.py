@@ -12,7 +12,7 @@ import re
 import sys
 
 import torch
-from common import compare, options, run
+from common import compare, options, precisions, run
 from gpu_inference import agreement, models, nifti, phantom
 
 FEATURES = [32, 64, 128, 256, 320, 320]
@@ -26,7 +26,6 @@ predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), all
 predictor.initialize_from_trained_model_folder(model, (0,), "checkpoint_final.pth")
 predictor.predict_from_files_sequential(images, out)
 """
-# Those but f32 need a CPU with AMX and bfloat16.
 PRECISIONS = ["f32", "f32-fast", "bf16"]
 CASES = {
     # name: patch, voxels of the image, how much finer it is than the plan's grid, precisions, goal for memory, runs
@@ -84,8 +83,10 @@ def case(found, name, patch, shape, finer, precisions, memory_goal, runs):
 def main():
     found = options(__doc__)
     found.device = torch.device("cpu")
-    for name, arguments in CASES.items():
-        case(found, name, *arguments)
+    here = precisions(found)
+    for name, (patch, shape, finer, wanted, memory_goal, runs) in CASES.items():
+        if wanted := [precision for precision in wanted if precision in here]:
+            case(found, name, patch, shape, finer, wanted, memory_goal, runs)
 
 
 if __name__ == "__main__":

@@ -5,48 +5,19 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use net::{Cpu, OneLayer, Operation, Precision, SimdLevel};
-use std::fmt;
+use net::{Cpu, OneLayer, Operation, Unit};
 
-/// What computes.
-#[derive(Clone, Copy)]
-enum Engine {
-    Vectors(SimdLevel),
-    Matrix(Precision),
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Vectors(level) => write!(f, "f32, {level}"),
-            Self::Matrix(precision) => write!(f, "{precision}, AMX"),
-        }
-    }
-}
-
-impl Engine {
-    fn cpu(self) -> Cpu {
-        match self {
-            Self::Vectors(level) => Cpu::with_level(level).unwrap(),
-            Self::Matrix(precision) => Cpu::with_precision(precision).unwrap(),
-        }
-    }
-}
-
-/// The portable level is left out: it takes minutes.
-fn engines() -> Vec<Engine> {
-    let levels = SimdLevel::available().into_iter().filter(|l| *l != SimdLevel::Portable);
-    let matrix = [Precision::F32Fast, Precision::Bf16].into_iter();
-    let matrix = matrix.filter(|_| Cpu::has_matrix_unit()).map(Engine::Matrix);
-    levels.map(Engine::Vectors).chain(matrix).collect()
+/// Plain Rust is left out: it takes minutes.
+fn engines() -> Vec<Cpu> {
+    Cpu::available().into_iter().filter(|cpu| cpu.unit() != Unit::Portable).collect()
 }
 
 /// Channels and edge: 3.6, 3.6 and 0.9 GFLOP a convolution.
 const SHAPES: [(usize, usize); 3] = [(32, 40), (64, 26), (256, 8)];
 
-fn operation<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine, operation: Operation) {
+fn operation<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu, operation: Operation) {
     let (channels, edge) = SHAPES[SHAPE];
-    let mut layer = OneLayer::new(&engine.cpu(), 1, channels, [edge; 3]).unwrap();
+    let mut layer = OneLayer::new(&engine, 1, channels, [edge; 3]).unwrap();
     // Items are operations: a rate of 100 Gitem/s is 100 GF/s. Norms count voxels × channels.
     let work = match operation {
         Operation::Norm | Operation::NormGradient => (channels * edge.pow(3)) as f64,
@@ -56,27 +27,27 @@ fn operation<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine, opera
 }
 
 #[divan::bench(args = engines(), consts = [0, 1, 2])]
-fn convolution<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine) {
+fn convolution<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu) {
     operation::<SHAPE>(bencher, engine, Operation::Convolution);
 }
 
 #[divan::bench(args = engines(), consts = [0, 1, 2])]
-fn input_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine) {
+fn input_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu) {
     operation::<SHAPE>(bencher, engine, Operation::InputGradient);
 }
 
 #[divan::bench(args = engines(), consts = [0, 1, 2])]
-fn weight_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine) {
+fn weight_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu) {
     operation::<SHAPE>(bencher, engine, Operation::WeightGradient);
 }
 
 #[divan::bench(args = engines(), consts = [0])]
-fn norm<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine) {
+fn norm<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu) {
     operation::<SHAPE>(bencher, engine, Operation::Norm);
 }
 
 #[divan::bench(args = engines(), consts = [0])]
-fn norm_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Engine) {
+fn norm_gradient<const SHAPE: usize>(bencher: Bencher<'_, '_>, engine: Cpu) {
     operation::<SHAPE>(bencher, engine, Operation::NormGradient);
 }
 

@@ -9,7 +9,7 @@ pub struct DeviceArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
-    /// Activations and factors: f32, f32-fast or bf16 (CPUs with AMX, cards), or auto
+    /// Activations and factors: f32, f32-fast (CPUs with AMX, cards), bf16, or auto
     #[arg(long, value_name = "P", default_value = "auto")]
     pub precision: PrecisionChoice,
 }

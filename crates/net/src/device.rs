@@ -11,7 +11,7 @@ pub enum SimdLevel {
     Portable,
     /// AVX2 with fused multiply-add: 8 f32 at once.
     Avx2,
-    /// AVX-512F: 16 f32 at once.
+    /// AVX-512 (F, BW, VL, DQ): 16 f32 at once.
     Avx512,
 }
 
@@ -20,7 +20,11 @@ impl SimdLevel {
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+            {
                 return Self::Avx512;
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -31,6 +35,7 @@ impl SimdLevel {
     }
 
     /// Every level that this machine can run, lowest first.
+    #[cfg(test)]
     pub fn available() -> Vec<Self> {
         let highest = Self::detect();
         [Self::Portable, Self::Avx2, Self::Avx512].into_iter().filter(|l| *l <= highest).collect()
@@ -47,46 +52,148 @@ impl fmt::Display for SimdLevel {
     }
 }
 
-/// The CPU engine: vectors, and for other precisions than f32 the matrix unit; all threads of rayon's current pool.
+/// What multiplies on a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Plain Rust; runs on any machine.
+    Portable,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+    /// AVX-512 with products of bfloat16.
+    Avx512Bf16,
+    /// AMX: tiles of bfloat16.
+    Amx,
+    /// Plain Rust that is driven as AMX is.
+    #[cfg(test)]
+    Tiles,
+}
+
+impl Unit {
+    /// Every unit, slowest first.
+    const ALL: &[Self] = &[
+        #[cfg(test)]
+        Self::Tiles,
+        Self::Portable,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Bf16,
+        Self::Amx,
+    ];
+
+    /// Every unit of this machine, slowest first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|unit| unit.is_here()).collect()
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(test)]
+            Self::Tiles => true,
+            Self::Avx2 => SimdLevel::detect() >= SimdLevel::Avx2,
+            Self::Avx512 => SimdLevel::detect() >= SimdLevel::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                SimdLevel::detect() >= SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16")
+            }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => Self::Avx512Bf16.is_here() && crate::host::unit::Amx::is_here(),
+            #[expect(unreachable_patterns, reason = "some machines have no such units")]
+            _ => false,
+        }
+    }
+
+    /// Whether it computes in a precision. Sums of two bfloat16 pay only where products are many times faster than in f32;
+    /// plain Rust has them for tests.
+    pub fn computes(self, precision: Precision) -> bool {
+        match self {
+            Self::Portable => true,
+            Self::Avx2 | Self::Avx512 => precision != Precision::F32Fast,
+            Self::Avx512Bf16 => precision == Precision::Bf16,
+            Self::Amx => precision != Precision::F32,
+            #[cfg(test)]
+            Self::Tiles => precision != Precision::F32,
+        }
+    }
+
+    /// Width of the vectors for everything but products.
+    fn level(self) -> SimdLevel {
+        match self {
+            Self::Portable => SimdLevel::Portable,
+            #[cfg(test)]
+            Self::Tiles => SimdLevel::Portable,
+            Self::Avx2 => SimdLevel::Avx2,
+            Self::Avx512 | Self::Avx512Bf16 | Self::Amx => SimdLevel::Avx512,
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            #[cfg(test)]
+            Self::Tiles => "tiles",
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
+            Self::Avx512Bf16 => "AVX-512 with bfloat16",
+            Self::Amx => "AVX-512 and AMX",
+        })
+    }
+}
+
+/// The CPU: a unit that this machine has, and a precision in which it computes; all threads of rayon's current pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
-    level: SimdLevel,
+    unit: Unit,
     precision: Precision,
 }
 
 impl Cpu {
-    /// The widest vectors that this machine has, in f32.
+    /// The fastest unit that this machine has, in f32.
     pub fn detect() -> Self {
-        Self { level: SimdLevel::detect(), precision: Precision::F32 }
+        Self { unit: fastest(Precision::F32).unwrap_or(Unit::Portable), precision: Precision::F32 }
     }
 
-    /// In a given precision; refused when this machine lacks the unit for it.
+    /// In a given precision, on the fastest unit of this machine.
     ///
     /// # Errors
-    /// All but f32 want AMX with bfloat16.
+    /// f32-fast wants AMX with bfloat16.
     pub fn with_precision(precision: Precision) -> Result<Self, DeviceError> {
-        if precision != Precision::F32 && !Self::has_matrix_unit() {
-            return Err(DeviceError::Precision(precision));
-        }
-        Ok(Self { level: SimdLevel::detect(), precision })
+        let unit =
+            fastest(precision).filter(|unit| precision != Precision::F32Fast || *unit == Unit::Amx);
+        unit.map(|unit| Self { unit, precision }).ok_or(DeviceError::Precision(precision))
     }
 
-    /// What `auto` takes: bf16 where there is the unit for it, else f32. Over three seeds on a real data set, trainings in
-    /// bf16 stay far closer to those in f32 than these stay to each other (the crate's README has the table).
+    /// A given unit and precision, for tests and comparisons.
+    ///
+    /// # Errors
+    /// If this machine lacks the unit, or it doesn't compute so.
+    pub fn with_unit(unit: Unit, precision: Precision) -> Result<Self, DeviceError> {
+        match unit.is_here() && unit.computes(precision) {
+            true => Ok(Self { unit, precision }),
+            false => Err(DeviceError::Unit { unit, precision }),
+        }
+    }
+
+    /// Every unit of this machine in every precision in which it computes.
+    pub fn available() -> Vec<Self> {
+        let precisions = [Precision::F32, Precision::F32Fast, Precision::Bf16];
+        let all = Unit::available().into_iter().flat_map(|u| precisions.map(|p| (u, p)));
+        all.filter_map(|(unit, precision)| Self::with_unit(unit, precision).ok()).collect()
+    }
+
+    /// What `auto` takes: bf16 where there is a matrix unit for it, else f32. Over three seeds on a real data set, trainings
+    /// in bf16 stay far closer to those in f32 than these stay to each other (the crate's README has the table).
     fn best() -> Precision {
-        if Self::has_matrix_unit() { Precision::Bf16 } else { Precision::F32 }
+        if Unit::Amx.is_here() { Precision::Bf16 } else { Precision::F32 }
     }
 
-    /// Whether this machine computes in bf16 and f32-fast: AMX with bfloat16, and the kernel's permission.
-    pub fn has_matrix_unit() -> bool {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        {
-            crate::amx::available()
-        }
-        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-        {
-            false
-        }
+    /// What multiplies.
+    pub fn unit(&self) -> Unit {
+        self.unit
     }
 
     /// Of activations and products.
@@ -95,38 +202,26 @@ impl Cpu {
     }
 
     /// Operations per second that all threads reach here with operands in registers, measured in a third of a second (a
-    /// multiply-add counts 2; of f32-fast, which makes one of three, a third).
+    /// multiply-add counts 2; of f32-fast, which makes one of three, a third). None for plain Rust, where it says little.
     pub fn measure_peak(&self) -> Option<f64> {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let Some(parts) = self.parts() {
-            return Some(crate::amx::peak(parts));
-        }
-        crate::cpu::peak::vectors(self.level)
+        crate::host::engine::peak(self)
     }
 
-    /// On the matrix unit, what activations are made of.
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    pub(crate) fn parts(&self) -> Option<crate::amx::Parts> {
-        match self.precision {
-            Precision::F32 => None,
-            Precision::F32Fast => Some(crate::amx::Parts::Two),
-            Precision::Bf16 => Some(crate::amx::Parts::One),
-        }
+    /// Width of the vectors.
+    pub(crate) fn level(&self) -> SimdLevel {
+        self.unit.level()
     }
+}
 
-    /// A given level, for tests and comparisons; refused when this machine lacks it.
-    pub fn with_level(level: SimdLevel) -> Result<Self, DeviceError> {
-        let highest = SimdLevel::detect();
-        if level > highest {
-            return Err(DeviceError::Level { asked: level, highest });
-        }
-        Ok(Self { level, precision: Precision::F32 })
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.unit, self.precision)
     }
+}
 
-    /// The level in use. Never above what the machine has: the kernels rely on it.
-    pub fn level(&self) -> SimdLevel {
-        self.level
-    }
+/// The fastest unit of this machine that computes in a precision.
+fn fastest(precision: Precision) -> Option<Unit> {
+    Unit::available().into_iter().rev().find(|unit| unit.computes(precision))
 }
 
 /// What activations and products are computed in; sums, norms' statistics, the loss and the parameters are f32 (and
@@ -139,8 +234,7 @@ pub enum Precision {
     /// On a CPU with a matrix unit, activations and factors are sums of two bfloat16 (16 bits of mantissa), each product
     /// is made of three; on a card the same as f32.
     F32Fast,
-    /// Activations and factors are bfloat16 (8 bits of mantissa, f32's range: no loss scaling); on a card, or a CPU with
-    /// a matrix unit.
+    /// Activations and factors are bfloat16 (8 bits of mantissa, f32's range: no loss scaling).
     Bf16,
 }
 
@@ -222,13 +316,13 @@ pub enum DeviceError {
         "--precision {0}: this CPU has no matrix unit (AMX with bfloat16); use --precision f32 or auto"
     )]
     Precision(Precision),
-    /// Vector instructions that this machine lacks.
-    #[error("vector level {asked} is not available here; the highest is {highest}")]
-    Level {
-        /// The level asked for.
-        asked: SimdLevel,
-        /// The highest level of this machine.
-        highest: SimdLevel,
+    /// A unit that this machine lacks, or that doesn't compute so.
+    #[error("{unit} in {precision}: not on this machine")]
+    Unit {
+        /// What was asked for.
+        unit: Unit,
+        /// In which precision.
+        precision: Precision,
     },
 }
 
@@ -291,8 +385,7 @@ impl Device {
             Self::Cpu(cpu) => {
                 let threads = rayon::current_num_threads();
                 let s = if threads == 1 { "" } else { "s" };
-                let unit = if cpu.precision == Precision::F32 { "" } else { " and AMX" };
-                format!("cpu ({}{unit}, {threads} thread{s}), {}", cpu.level, cpu.precision)
+                format!("cpu ({}, {threads} thread{s}), {}", cpu.unit, cpu.precision)
             }
             Self::Cuda(cuda) => {
                 format!("{} ({}), {}", cuda.name, cuda.gpu.card().name, cuda.precision)
@@ -336,21 +429,29 @@ mod tests {
                 format!("--device {unknown}: unknown device, expected auto, cpu, cuda or cuda:N");
             assert_eq!(error, expected);
         }
-        for choice in ["bf16", "f32-fast"] {
-            match Device::open_in("cpu", choice.parse().unwrap()) {
-                Ok((device, _)) => {
-                    assert!(Cpu::has_matrix_unit());
-                    assert_eq!(device.kind(), format!("cpu {choice}"));
-                }
-                Err(error) => {
-                    assert!(!Cpu::has_matrix_unit());
-                    let expected = format!(
-                        "--precision {choice}: this CPU has no matrix unit (AMX with bfloat16); use \
-                         --precision f32 or auto"
-                    );
-                    assert_eq!(error.to_string(), expected);
-                }
+        let (device, _) = Device::open_in("cpu", "bf16".parse().unwrap()).unwrap();
+        assert_eq!(device.kind(), "cpu bf16");
+        match Device::open_in("cpu", "f32-fast".parse().unwrap()) {
+            Ok((device, _)) => assert!(Unit::Amx.is_here() && device.kind() == "cpu f32-fast"),
+            Err(error) => {
+                assert!(!Unit::Amx.is_here());
+                let expected = "--precision f32-fast: this CPU has no matrix unit (AMX with bfloat16); use --precision f32 or \
+                                auto";
+                assert_eq!(error.to_string(), expected);
             }
         }
+    }
+
+    #[test]
+    fn every_machine_computes_in_f32_and_bf16_and_says_by_what() {
+        let all = Cpu::available();
+        for precision in [Precision::F32, Precision::F32Fast, Precision::Bf16] {
+            assert!(all.contains(&Cpu { unit: Unit::Portable, precision }));
+        }
+        let fastest = Cpu::with_precision(Precision::Bf16).unwrap();
+        assert_eq!(all.iter().rfind(|cpu| cpu.precision == Precision::Bf16), Some(&fastest));
+        assert!(Cpu::with_unit(Unit::Amx, Precision::F32).is_err());
+        let said = Device::Cpu(fastest).describe();
+        assert!(said.contains(&fastest.unit.to_string()) && said.ends_with("bf16"), "{said}");
     }
 }

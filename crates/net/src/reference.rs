@@ -1,5 +1,8 @@
 //! The definitions, as nested loops in f64 over `[n, c, z, y, x]`: what the kernels are held against.
 
+pub(crate) mod cases;
+mod tests;
+
 use ndarray::{Array4, Array5, Axis};
 
 pub(crate) type Grid = Array5<f64>;

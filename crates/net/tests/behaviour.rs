@@ -3,8 +3,8 @@
 use artifact::plan::Network;
 use ndarray::{Array4, Array5, ArrayD};
 use net::{
-    AdamOptions, Cpu, Device, Error, LossOptions, Optimiser, Outputs, SgdOptions, SimdLevel,
-    Targets, UNet, weights,
+    AdamOptions, Cpu, Device, Error, LossOptions, Optimiser, Outputs, SgdOptions, Targets, UNet,
+    weights,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -66,12 +66,12 @@ fn bits(named: &[(String, ArrayD<f32>)]) -> Vec<u32> {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
-    let levels = SimdLevel::available().into_iter();
-    for (level, spec) in levels.flat_map(|level| [(level, network()), (level, residual())]) {
+    let all = Cpu::available().into_iter();
+    for (cpu, spec) in all.flat_map(|cpu| [(cpu, network()), (cpu, residual())]) {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let device = Device::Cpu(Cpu::with_level(level).unwrap());
+                let device = Device::Cpu(cpu);
                 let mut net = UNet::new(&spec, &device).unwrap();
                 net.initialise(7).unwrap();
                 let mut optimiser = adam(Some(1.0));
@@ -82,7 +82,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
             })
         };
         let one = run(1);
-        let name = format!("{:?} at {level}", spec.encoder);
+        let name = format!("{:?} at {cpu}", spec.encoder);
         assert_eq!(one, run(2), "2 threads, {name}");
         assert_eq!(one, run(5), "5 threads, {name}");
     }

@@ -74,13 +74,13 @@ fn usage_errors_exit_with_2() {
     assert_eq!(no_gpu.status.code(), Some(2));
     let line = text(&no_gpu.stderr);
     assert!(line.starts_with("nnu-net: error: --device cuda:99: there is no "), "{line}");
-    if !net::Cpu::has_matrix_unit() {
-        let half =
-            nnu_net(&[&["bench", "--device", "cpu", "--precision", "bf16"], &NET[..]].concat());
+    if !net::Unit::available().contains(&net::Unit::Amx) {
+        let split = ["bench", "--device", "cpu", "--precision", "f32-fast"];
+        let half = nnu_net(&[&split[..], &NET[..]].concat());
         assert_eq!(half.status.code(), Some(2));
         assert_eq!(
             text(&half.stderr),
-            "nnu-net: error: --precision bf16: this CPU has no matrix unit (AMX with bfloat16); use \
+            "nnu-net: error: --precision f32-fast: this CPU has no matrix unit (AMX with bfloat16); use \
              --precision f32 or auto\n"
         );
     }

@@ -1,5 +1,5 @@
 //! Whole networks on the CUDA engine, which here runs on the simulator (and on a card, if `NNU_TEST_CUDA` is set), and
-//! on the CPU's matrix unit, against the CPU's vector engine.
+//! on every unit of the CPU in every precision, against its fastest in f32.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -85,7 +85,7 @@ struct Tolerance {
 const F32: Tolerance = Tolerance { forward: 2e-4, backward: 1e-3 };
 const BF16: Tolerance = Tolerance { forward: 6e-2, backward: 0.5 };
 
-/// Simulator, card and matrix unit, each nearly in f32 and in bf16.
+/// Simulator, card and every unit of the CPU, in f32 or nearly, and in bf16.
 fn devices() -> Vec<(Device, Tolerance)> {
     let both = [(Precision::F32, F32), (Precision::Bf16, BF16)];
     let on = |gpu: &Gpu| {
@@ -95,17 +95,10 @@ fn devices() -> Vec<(Device, Tolerance)> {
     let vectors = Device::Cpu(Cpu::detect());
     let exact = Tolerance { forward: 1e-12, backward: 1e-12 };
     list.push((vectors, exact));
-    for (precision, error) in [(Precision::F32Fast, F32), (Precision::Bf16, BF16)] {
-        match Cpu::with_precision(precision) {
-            Ok(cpu) => list.push((Device::Cpu(cpu), error)),
-            Err(error) => {
-                #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-                {
-                    eprintln!("skipped: {error}");
-                }
-            }
-        }
-    }
+    list.extend(Cpu::available().into_iter().map(|cpu| {
+        let error = if cpu.precision() == Precision::Bf16 { BF16 } else { F32 };
+        (Device::Cpu(cpu), error)
+    }));
     list
 }
 

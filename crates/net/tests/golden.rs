@@ -4,7 +4,8 @@
 use artifact::plan::{Encoder, Network};
 use ndarray::{Array, ArrayD, Dimension, Ix1, Ix2, Ix4, Ix5};
 use net::{
-    AdamOptions, Cpu, Device, LossOptions, Optimiser, Outputs, SgdOptions, SimdLevel, Targets, UNet,
+    AdamOptions, Cpu, Device, LossOptions, Optimiser, Outputs, Precision, SgdOptions, Targets,
+    UNet, Unit,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -134,8 +135,8 @@ impl Golden {
         self.read::<Ix4>("target").mapv(|v| v as i16)
     }
 
-    fn network(&self, level: SimdLevel) -> UNet {
-        let device = Device::Cpu(Cpu::with_level(level).expect("level"));
+    fn network(&self, unit: Unit) -> UNet {
+        let device = Device::Cpu(Cpu::with_unit(unit, Precision::F32).expect("unit"));
         let mut net = UNet::new(&self.network, &device).expect("network");
         let named = |name: &str| (name.into(), self.arrays[&format!("parameter/{name}")].clone());
         let named: Vec<(String, ArrayD<f32>)> =
@@ -176,10 +177,11 @@ fn networks_match_pytorch() {
         let logits = golden.read::<Ix5>("logits");
         let expected = golden.read::<Ix1>("loss");
         let counts = golden.read::<Ix2>("counts");
-        for level in SimdLevel::available() {
-            let mut net = golden.network(level);
+        for unit in Cpu::available().into_iter().filter(|c| c.precision() == Precision::F32) {
+            let unit = unit.unit();
+            let mut net = golden.network(unit);
             let found = net.forward(image.view()).expect("a valid call");
-            let name = format!("{name} at {level}");
+            let name = format!("{name} at {unit}");
             assert_near(
                 &format!("{name}: logits"),
                 &flat(&found.into_dyn()),
@@ -231,7 +233,7 @@ fn five_steps_match_pytorch() {
         ];
         for (key, mut optimiser) in optimisers {
             let expected = f64::from(golden.read::<Ix1>(key)[0]);
-            let mut net = golden.network(SimdLevel::detect());
+            let mut net = golden.network(Cpu::detect().unit());
             for _ in 0..5 {
                 net.loss_and_gradients(image.view(), target.view(), &golden.loss)
                     .expect("a valid call");

@@ -213,11 +213,11 @@ fn devices_that_cannot_do_it_are_refused() {
         2,
         &["nnu-train: error: --device gpu: unknown device, expected auto, cpu, cuda or cuda:N"],
     );
-    if !net::Cpu::has_matrix_unit() {
+    if !net::Unit::available().contains(&net::Unit::Amx) {
         bench.refused(
-            &["--device", "cpu", "--precision", "bf16"],
+            &["--device", "cpu", "--precision", "f32-fast"],
             2,
-            &["nnu-train: error: --precision bf16: this CPU has no matrix unit (AMX with bfloat16); use \
+            &["nnu-train: error: --precision f32-fast: this CPU has no matrix unit (AMX with bfloat16); use \
                --precision f32 or auto"],
         );
     }

@@ -2,9 +2,9 @@
 
 use crate::Error;
 use crate::device::Cpu;
-use crate::engine::cpu::CpuEngine;
 use crate::engine::{Engine, Wanted};
-use crate::tensor::Layout;
+use crate::host::engine::Host;
+use crate::layout::Layout;
 use crate::unet::{Topology, initialise};
 use artifact::plan::{Encoder, Network};
 use ndarray::Array5;
@@ -60,12 +60,7 @@ impl OneLayer {
     pub fn new(cpu: &Cpu, batch: usize, channels: usize, size: [usize; 3]) -> Result<Self, Error> {
         let layout = Layout { batch, channels, size, halo: [1; 3] };
         let flops = 2.0 * 27.0 * (channels * channels * batch * layout.voxels()) as f64;
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let Some(parts) = cpu.parts() {
-            let engine = crate::engine::amx::AmxEngine { parts, norm_epsilon: 1e-5 };
-            return Ok(Self { held: Box::new(On::new(engine, layout)?), flops });
-        }
-        let engine = CpuEngine { level: cpu.level(), norm_epsilon: 1e-5 };
+        let engine = Host { cpu: *cpu, norm_epsilon: 1e-5 };
         Ok(Self { held: Box::new(On::new(engine, layout)?), flops })
     }
 

@@ -1,4 +1,4 @@
-//! Convolution, transposed convolution and the heads on a card; see [`crate::ops::linear`] for the three operations.
+//! Convolution, transposed convolution and the heads on a card; see [`crate::geometry`] for the three operations.
 
 mod arguments;
 mod convolve;

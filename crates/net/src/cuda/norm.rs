@@ -1,4 +1,4 @@
-//! Instance norm with scale and shift, then leaky ReLU; see [`crate::ops::instance_norm`].
+//! Instance norm with scale and shift, then leaky ReLU; see [`crate::host::norm`].
 
 use super::ranges::{Ranges, THREADS};
 use super::tensor::{Layout, Tensor, kernel, small};

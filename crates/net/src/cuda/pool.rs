@@ -1,4 +1,4 @@
-//! Average pooling whose kernel is its stride, and its gradient; see [`crate::ops::pool`].
+//! Average pooling whose kernel is its stride, and its gradient; see [`crate::host::pool`].
 
 use super::Context;
 use super::tensor::{Layout, Tensor, kernel, small};

@@ -1,4 +1,4 @@
-//! The end of a residual block: norm, plus the skip, then leaky ReLU; see [`crate::ops::residual`].
+//! The end of a residual block: norm, plus the skip, then leaky ReLU; see [`crate::host::residual`].
 
 use super::Context;
 use super::norm::{Gradients, NormApplyArgs};

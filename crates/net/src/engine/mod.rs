@@ -4,15 +4,12 @@
 //! memory, and nothing of the network's shape. The CPU engine runs each operation when it is called; the CUDA engine
 //! queues it and tells failures when results are read.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) mod amx;
-pub(crate) mod cpu;
 pub(crate) mod cuda;
 
+use crate::layout::Layout;
 use crate::loss::LossOptions;
 use crate::ops::loss::Terms;
 use crate::optimiser::Optimiser;
-use crate::tensor::Layout;
 use crate::unet::{Layer, Topology};
 use crate::{Error, Loss};
 use ndarray::{ArrayView4, ArrayView5, ArrayViewMut5};
@@ -21,7 +18,7 @@ use std::fmt::Debug;
 /// A device.
 ///
 /// Layers come with what they are in the network ([`Layer`]: geometry, places in the parameters). Arguments named
-/// `large` and `small` are the two grids of [`crate::ops::linear`].
+/// `large` and `small` are the two grids of [`crate::geometry`].
 pub(crate) trait Engine: Debug {
     /// An activation or its gradient.
     type Tensor: Debug + Default;
@@ -261,6 +258,9 @@ pub(crate) fn total(terms: &[(f64, Terms)], options: &LossOptions) -> Loss {
 }
 
 /// Where the gradients of a layer's norm go: scale, then shift.
-fn norm_gradients<'a>(layer: &Layer, gradient: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
+pub(crate) fn norm_gradients<'a>(
+    layer: &Layer,
+    gradient: &'a mut [f32],
+) -> (&'a mut [f32], &'a mut [f32]) {
     gradient[layer.gamma.start..layer.beta.end].split_at_mut(layer.gamma.len())
 }

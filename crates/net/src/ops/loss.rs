@@ -7,8 +7,8 @@
 
 use super::lanes::{Lanes, LogSum, WIDTH};
 use super::{sigmoid, softmax};
-use crate::cpu::simd::{Body, run};
 use crate::device::SimdLevel;
+use crate::host::level::{Body, run};
 use crate::loss::{ClassCounts, LossOptions, Outputs};
 use rayon::prelude::*;
 

@@ -11,10 +11,8 @@ mod workspace;
 use crate::Error;
 use crate::describe::{self, Work};
 use crate::device::Device;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::engine::amx::AmxEngine;
-use crate::engine::cpu::CpuEngine;
 use crate::engine::cuda::CudaEngine;
+use crate::host::engine::Host;
 use crate::loss::{Loss, LossOptions, Targets};
 use crate::optimiser::Optimiser;
 use artifact::plan::Network;
@@ -37,9 +35,7 @@ struct Passes<E> {
 /// A network on the engine of its device.
 #[derive(Debug)]
 enum Runner {
-    Cpu(Box<State<CpuEngine>>),
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    Amx(Box<State<AmxEngine>>),
+    Cpu(Box<State<Host>>),
     Cuda(Box<State<CudaEngine>>),
 }
 
@@ -48,8 +44,6 @@ macro_rules! on {
     ($runner:expr, $state:ident => $body:expr) => {
         match $runner {
             Runner::Cpu($state) => $body,
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Runner::Amx($state) => $body,
             Runner::Cuda($state) => $body,
         }
     };
@@ -63,12 +57,6 @@ pub struct UNet {
     runner: Runner,
 }
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn amx_engine(cpu: &crate::Cpu, spec: &Network) -> AmxEngine {
-    let parts = cpu.parts().unwrap_or(crate::amx::Parts::One);
-    AmxEngine { parts, norm_epsilon: spec.norm_epsilon }
-}
-
 impl UNet {
     /// All parameters zero but the norms' scales, which are one; call [`UNet::initialise`] or
     /// [`UNet::set_parameters`].
@@ -78,13 +66,8 @@ impl UNet {
     pub fn new(spec: &Network, device: &Device) -> Result<Self, Error> {
         let topology = Topology::new(spec)?;
         let runner = match device {
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Device::Cpu(cpu) if cpu.parts().is_some() => {
-                let engine = amx_engine(cpu, spec);
-                Runner::Amx(Box::new(State::new(spec, topology.clone(), engine)?))
-            }
             Device::Cpu(cpu) => {
-                let engine = CpuEngine { level: cpu.level(), norm_epsilon: spec.norm_epsilon };
+                let engine = Host { cpu: *cpu, norm_epsilon: spec.norm_epsilon };
                 Runner::Cpu(Box::new(State::new(spec, topology.clone(), engine)?))
             }
             Device::Cuda(cuda) => {
@@ -223,13 +206,8 @@ impl UNet {
     ) -> Result<u64, Error> {
         let topology = Topology::new(spec)?;
         Ok(match device {
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Device::Cpu(cpu) if cpu.parts().is_some() => {
-                let engine = amx_engine(cpu, spec);
-                State::memory_bytes(spec, &topology, &engine, batch, patch, training)
-            }
             Device::Cpu(cpu) => {
-                let engine = CpuEngine { level: cpu.level(), norm_epsilon: spec.norm_epsilon };
+                let engine = Host { cpu: *cpu, norm_epsilon: spec.norm_epsilon };
                 State::memory_bytes(spec, &topology, &engine, batch, patch, training)
             }
             Device::Cuda(cuda) => {

@@ -1,8 +1,7 @@
 //! The network as a list of layers and named parameters, before any memory is taken.
 
 use crate::Error;
-use crate::ops::linear::Geometry;
-use crate::ops::packing::Direction;
+use crate::geometry::{Direction, Geometry};
 use artifact::plan::{Encoder, Network};
 use std::ops::Range;
 

@@ -11,7 +11,7 @@
 use super::topology::{Topology, loss_weights};
 use crate::Error;
 use crate::engine::{Engine, Wanted};
-use crate::tensor::Layout;
+use crate::layout::Layout;
 use artifact::plan::Network;
 
 /// One resolution.

@@ -7,7 +7,7 @@ use super::tile::Halo;
 use super::{Packed, groups, layouts, pair, to_u32, triple};
 use crate::cuda::Context;
 use crate::cuda::tensor::{Element, Layout, Tensor};
-use crate::ops::linear::Geometry;
+use crate::geometry::Geometry;
 use kernels::Pointer;
 
 /// small = bias + Σ weight · large (or added to small). `bias`: f32 per channel. `statistics` takes, for every sample

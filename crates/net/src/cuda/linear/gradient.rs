@@ -5,7 +5,7 @@ use super::tile::{Edges, GROUP_BYTES, Halo, plane};
 use super::{BLOCK, GROUP, check_same_grid, filled_groups, groups, layouts, pair, to_u32, triple};
 use crate::cuda::Context;
 use crate::cuda::tensor::{Element, Layout, Tensor};
-use crate::ops::linear::Geometry;
+use crate::geometry::Geometry;
 use kernels::Pointer;
 
 /// Warps of a block, and slots (8 large channels of a tap) that a warp takes.

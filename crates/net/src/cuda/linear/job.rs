@@ -2,7 +2,7 @@
 
 use super::{check_same_grid, filled_groups, groups, pair};
 use crate::cuda::tensor::{Element, Layout};
-use crate::ops::linear::Geometry;
+use crate::geometry::Geometry;
 
 /// Output voxels `first + v · out_stride`, v below `extent`, and the taps that reach them: input voxel
 /// `v · in_stride + offset`.

@@ -4,7 +4,7 @@ use super::arguments::{MAX_TAPS, PackArgs};
 use super::{BLOCK, filled_groups, groups, pair, to_u32};
 use crate::cuda::Context;
 use crate::cuda::tensor::Element;
-use crate::ops::packing::Direction;
+use crate::geometry::Direction;
 use kernels::{Buffer, GpuError, Pointer};
 use std::sync::Arc;
 

@@ -7,10 +7,9 @@ use crate::cuda::linear::{
     outer_scratch, pack, scatter_within, tiles_within,
 };
 use crate::cuda::tensor::{Element, Layout, Tensor};
-use crate::ops::linear::Geometry;
-use crate::ops::packing::Direction;
-use crate::ops::tests::linear::{CONVOLUTIONS, Case, TRANSPOSED, case};
+use crate::geometry::{Direction, Geometry};
 use crate::ops::tests::{f32s, flat, random, random_vec, sum_tolerance};
+use crate::reference::cases::{CONVOLUTIONS, Case, TRANSPOSED, case};
 use crate::reference::{self, Grid};
 use kernels::{Gpu, Pointer, SimOptions};
 use ndarray::{Axis, Zip, s};
