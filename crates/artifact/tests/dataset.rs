@@ -461,7 +461,9 @@ fn names_that_are_no_text_are_faults_under_their_own_bytes() {
     }
     // Nothing else is left.
     for file in ["imagesTr/a_0000.nii", "labelsTr/a.nii"] {
-        std::fs::rename(folder.path().join(file), folder.path().join("kept.nii")).unwrap();
+        let bytes = std::fs::read(folder.path().join(file)).unwrap();
+        artifact::Commit::file(&folder.path().join("kept.nii"), &bytes).unwrap();
+        std::fs::remove_file(folder.path().join(file)).unwrap();
     }
     let error = Dataset::load(folder.path()).unwrap_err();
     assert_eq!(error, dataset.faults[0]);
