@@ -1,5 +1,5 @@
 //! Segmentation heads: 1×1×1 convolutions from activations to logits, which are f32 `[sample][class][z][y][x]` as the
-//! loss reads them. With a few classes the matrix unit has little to do here; only the forward pass uses it.
+//! loss reads them. With a few classes there is little to multiply; only the forward pass asks the unit for products.
 
 use super::Shared;
 use super::format::Format;
