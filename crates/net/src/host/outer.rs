@@ -212,7 +212,41 @@ impl Transposed {
         self.data.wrapping_add(part * BLOCK * self.row + step)
     }
 
-    /// Adds `count` steps from `start` on to `N` lists; `places` gives each part's pairs of voxels at that start.
+    /// So many steps from `start` on.
+    fn steps<F: Format>(self, start: usize, count: usize) -> Side {
+        Side {
+            parts: [0, 1].map(|part| self.at(part.min(F::PARTS - 1), start)),
+            step: [self.row * size_of::<Chunk>(), 4],
+            large_step: 1,
+            groups: count * 16,
+        }
+    }
+}
+
+/// What is multiplied of the small side, part by part, and how far the large side's groups of voxels lie apart.
+#[derive(Clone, Copy)]
+struct Side {
+    parts: [*const Chunk; 2],
+    /// Bytes from one channel to the next, and from one group of voxels to the next.
+    step: [usize; 2],
+    /// Chunks.
+    large_step: usize,
+    groups: usize,
+}
+
+impl Side {
+    /// As it lies in a tensor, with every `stride`-th voxel of the large side.
+    fn plain<F: Format>(small: *const Chunk, stride: usize, groups: usize) -> Self {
+        let step = [4, F::CHUNKS * size_of::<Chunk>()];
+        Self { parts: [small; 2], step, large_step: stride * F::CHUNKS, groups }
+    }
+
+    fn with<const N: usize>(self, part: usize, large: [*const Chunk; N]) -> Outer<N> {
+        let Self { parts, step, large_step, groups } = self;
+        Outer { small: parts[part], small_step: step, large, large_step, groups }
+    }
+
+    /// Adds to `N` lists; `places` gives each part's voxels of the large side.
     ///
     /// # Safety
     /// The unit is open; everything at these places is there, and nobody else uses the sums.
@@ -220,18 +254,42 @@ impl Transposed {
         self,
         places: impl Fn(usize) -> [*const Chunk; N],
         sums: [*mut f32; N],
-        [start, count]: [usize; 2],
     ) {
-        let jobs = [(0, 0), (1, 0), (0, 1)].map(|(a, b)| Outer {
-            small: self.at(a.min(F::PARTS - 1), start),
-            small_step: [self.row * size_of::<Chunk>(), 4],
-            large: places(b.min(F::PARTS - 1)),
-            large_step: 1,
-            groups: count * 16,
-        });
+        let last = F::PARTS - 1;
+        let jobs =
+            [(0, 0), (1, 0), (0, 1)].map(|(a, b)| self.with(a.min(last), places(b.min(last))));
         let jobs = if F::PARTS == 1 { &jobs[..1] } else { &jobs[..] };
         // SAFETY: passed on.
         unsafe { U::outer::<F, N>(jobs, sums) };
+    }
+
+    /// Adds to the `kx` taps of a line from `tap` on; `place` says where a part, a tap along x, and a half of the large
+    /// channels begin.
+    ///
+    /// # Safety
+    /// As [`Side::multiply`].
+    unsafe fn line<U: Unit, F: Format>(
+        self,
+        place: impl Fn(usize, usize, usize) -> *const Chunk,
+        [tap, kx]: [usize; 2],
+        sums: &mut [Wide],
+    ) {
+        // SAFETY: passed on.
+        unsafe {
+            if kx == 3 {
+                for half in 0..2 {
+                    let sums = [0, 1, 2].map(|x| place_of_sums(sums, tap + x, half));
+                    let places = |part| [0, 1, 2].map(|x| place(part, x, half));
+                    self.multiply::<U, F, 3>(places, sums);
+                }
+            } else {
+                for x in 0..kx {
+                    let sums = [0, 1].map(|half| place_of_sums(sums, tap + x, half));
+                    let places = |part| [0, 1].map(|half| place(part, x, half));
+                    self.multiply::<U, F, 2>(places, sums);
+                }
+            }
+        }
     }
 }
 
@@ -277,7 +335,7 @@ impl Task<'_> {
             let voxel = |i: usize| (i < length).then_some(first + z * plane + i);
             let transposed = self.transpose::<U, F>(steps, voxel);
             for start in (0..steps).step_by(STEPS) {
-                let steps = [start, STEPS.min(steps - start)];
+                let side = transposed.steps::<F>(start, STEPS.min(steps - start));
                 for (depth, y) in (0..kz).flat_map(|d| (0..ky).map(move |y| (d, y))) {
                     let ring = &self.scratch.large;
                     let place = |part: usize, x: usize, half: usize| {
@@ -285,23 +343,9 @@ impl Task<'_> {
                         let list = ((slot(z, depth) * F::PARTS + part) * 2 + offset % 2) * 2 + half;
                         &raw const ring[list * pairs + offset / 2 + start * 16]
                     };
-                    let tap = (depth * ky + y) * kx;
+                    let line = [(depth * ky + y) * kx, kx];
                     // SAFETY: the unit is open; steps and offsets stay inside the lists, the sums belong to this task.
-                    unsafe {
-                        if kx == 3 {
-                            for half in 0..2 {
-                                let sums = [0, 1, 2].map(|x| place_of_sums(sums, tap + x, half));
-                                let places = |part| [0, 1, 2].map(|x| place(part, x, half));
-                                transposed.multiply::<U, F, 3>(places, sums, steps);
-                            }
-                        } else {
-                            for x in 0..kx {
-                                let sums = [0, 1].map(|half| place_of_sums(sums, tap + x, half));
-                                let places = |part| [0, 1].map(|half| place(part, x, half));
-                                transposed.multiply::<U, F, 2>(places, sums, steps);
-                            }
-                        }
-                    }
+                    unsafe { side.line::<U, F>(place, line, sums) };
                 }
             }
         }
@@ -381,7 +425,7 @@ impl Task<'_> {
                 |part: usize| [0, 1].map(|half| &raw const lists[(part * 2 + half) * list]);
             let sums = [0, 1].map(|half| place_of_sums(sums, tap, half));
             // SAFETY: the unit is open; the lists and the transposed rows hold all steps.
-            unsafe { transposed.multiply::<U, F, 2>(places, sums, [0, steps]) };
+            unsafe { transposed.steps::<F>(0, steps).multiply::<U, F, 2>(places, sums) };
         }
     }
 
@@ -403,27 +447,14 @@ impl Task<'_> {
             for start in (0..length).step_by(PLAIN_VOXELS) {
                 let groups = PLAIN_VOXELS.min(length - start);
                 let small = &raw const small.data[(first + z * plane + start) * F::CHUNKS];
+                let side = Side::plain::<F>(small, 1, groups);
                 for line in 0..kz * ky {
                     let at = corner + line / ky * plane + line % ky * row + start;
-                    let place =
-                        |x: usize, half: usize| &raw const large.data[(at + x) * F::CHUNKS + half];
-                    let tap = line * kx;
+                    let place = |_part: usize, x: usize, half: usize| {
+                        &raw const large.data[(at + x) * F::CHUNKS + half]
+                    };
                     // SAFETY: the unit is open; all voxels lie inside their tensors, the sums belong to this task.
-                    unsafe {
-                        if kx == 3 {
-                            for half in 0..2 {
-                                let sums = [0, 1, 2].map(|x| place_of_sums(sums, tap + x, half));
-                                let large = [0, 1, 2].map(|x| place(x, half));
-                                U::outer::<F, 3>(&[plain::<F, 3>(small, large, 1, groups)], sums);
-                            }
-                        } else {
-                            for x in 0..kx {
-                                let sums = [0, 1].map(|half| place_of_sums(sums, tap + x, half));
-                                let large = [0, 1].map(|half| place(x, half));
-                                U::outer::<F, 2>(&[plain::<F, 2>(small, large, 1, groups)], sums);
-                            }
-                        }
-                    }
+                    unsafe { side.line::<U, F>(place, [line * kx, kx], sums) };
                 }
             }
         }
@@ -460,7 +491,8 @@ impl Task<'_> {
                         );
                         let large =
                             [0, 1].map(|half| &raw const tensors[t].data[at * F::CHUNKS + half]);
-                        jobs.push(plain::<F, 2>(small(row), large, geometry.stride[2], width));
+                        let side = Side::plain::<F>(small(row), geometry.stride[2], width);
+                        jobs.push(side.with(0, large));
                     }
                 }
                 Large::Image(image) => {
@@ -484,7 +516,7 @@ impl Task<'_> {
                     }
                     for (i, row) in rows.clone().enumerate() {
                         let large = [0, 1].map(|half| &raw const patches[i * length + half]);
-                        jobs.push(plain::<F, 2>(small(row), large, 1, width));
+                        jobs.push(Side::plain::<F>(small(row), 1, width).with(0, large));
                     }
                 }
             }
@@ -493,17 +525,6 @@ impl Task<'_> {
             unsafe { U::outer::<F, 2>(&jobs, sums) };
         }
     }
-}
-
-/// Factors as they lie in tensors, every `stride`-th voxel of the large side.
-fn plain<F: Format, const N: usize>(
-    small: *const Chunk,
-    large: [*const Chunk; N],
-    stride: usize,
-    groups: usize,
-) -> Outer<N> {
-    let voxel = F::CHUNKS * size_of::<Chunk>();
-    Outer { small, small_step: [4, voxel], large, large_step: stride * F::CHUNKS, groups }
 }
 
 /// Position of the first voxel of a block that a tap meets along a row (z, y) of the small side.
